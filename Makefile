@@ -1,0 +1,46 @@
+# Every chore of the project. `make demo` on a fresh machine is where to begin.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+# vLLM is built from its source distribution for no device: its wheel drags in CUDA packages. Its own
+# metadata calls such a build 0.23.0+empty, which pip refuses unless told that this is 0.23.0.
+VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
+BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
+TORCH := torch torchvision torchaudio
+
+.PHONY: install demo test lint types bench vllm-names constraints clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about 5 GB, a few minutes the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt $(BUILD_REQUIREMENTS) $(TORCH)
+	$(VLLM_BUILD) $(PIP) install --quiet -c constraints.txt --no-build-isolation --no-binary vllm \
+	    -e '.[all]' -r requirements-dev.txt
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/langchain_chat.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) types
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench
+
+vllm-names: $(INSTALLED)
+	$(BIN)/python tools/vllm_names.py
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

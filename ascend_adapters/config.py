@@ -1,0 +1,99 @@
+"""Engine settings: vLLM's own names, checked before anything is started."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ascend_adapters.errors import SettingError
+from ascend_adapters.vllm_names import closest, engine_settings
+
+REFUSED = {"trust_remote_code": "it would run code that comes with the model; use a model that vLLM supports by itself"}
+
+# What an engine of ours has unless its owner says otherwise.
+DEFAULTS: dict[str, Any] = {
+    "load_format": "safetensors",  # never a pickle
+    "enable_prompt_tokens_details": True,  # usage tells cached tokens
+    "disable_uvicorn_access_log": True,
+    # An empty list would allow every host; no host can have this name (RFC 2606).
+    "allowed_media_domains": ["none.invalid"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Settings of an embedded engine or server. Equal settings share one engine."""
+
+    given: tuple[tuple[str, str], ...] = ()  # name, JSON of the value; sorted
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "EngineSettings":
+        """Raises SettingError for a name that vLLM does not know, a refused one, or a value that is no JSON."""
+        for name in given:
+            if name in REFUSED:
+                raise SettingError(f"{name} is refused: {REFUSED[name]}.")
+            if name not in engine_settings():
+                raise SettingError(f"unknown engine setting {name!r}{closest(name, engine_settings())}")
+        return cls(tuple(sorted((name, _as_json(name, value)) for name, value in given.items() if value is not None)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The given settings, without the defaults."""
+        return {name: json.loads(value) for name, value in self.given}
+
+    def arguments(self) -> list[str]:
+        """The settings, defaults included, as arguments of `vllm serve`."""
+        return [
+            argument for name, value in {**DEFAULTS, **self.as_dict()}.items() for argument in _arguments(name, value)
+        ]
+
+
+def _as_json(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, default=_path_as_text)
+    except TypeError:
+        raise SettingError(
+            f"{name}={value!r} is a {type(value).__name__}: use numbers, text, lists or dicts, "
+            "as on vLLM's command line (dtype='bfloat16', not torch.bfloat16)."
+        ) from None
+
+
+def _path_as_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError
+
+
+def _arguments(name: str, value: Any) -> list[str]:
+    kind, option = engine_settings()[name], "--" + name.replace("_", "-")
+    if kind in ("switch", "flag"):
+        if not isinstance(value, bool):
+            raise SettingError(f"{name}={value!r} must be True or False.")
+        if value:
+            return [option]
+        return ["--no-" + option[2:]] if kind == "switch" else []
+    if kind == "list":
+        items = value if isinstance(value, list) else [value]
+        return [option, *(_text(item) for item in items)]
+    return [f"{option}={_text(value)}"]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def engine_environment(model: str) -> dict[str, str]:
+    """The environment of an engine process: this process's, with defaults for what is not set."""
+    environment = dict(os.environ)
+    environment.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # The engine's processes talk to each other on this machine only.
+    environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
+    if Path(model).is_dir():
+        environment.setdefault("HF_HUB_OFFLINE", "1")
+    # A forked engine core inherits the imports of the API server: 12 s less to wait. A process that has
+    # touched an NPU must not be forked, so vLLM's default (spawn) stays where one may be in play.
+    if find_spec("torch_npu") is None:
+        environment.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+    return environment

@@ -1,0 +1,107 @@
+"""The embedded engine: the contract over a unix socket to a private vLLM of this process."""
+
+import asyncio
+import threading
+from typing import Any
+from weakref import WeakSet
+
+import httpx
+
+from ascend_adapters.bridge import on_io_loop, run_sync
+from ascend_adapters.config import EngineSettings
+from ascend_adapters.contract import EngineInfo
+from ascend_adapters.engine_process import EngineProcess
+from ascend_adapters.errors import AscendError, EngineDiedError, ServerError
+from ascend_adapters.server import HttpBackend
+
+_engines: dict[tuple[str, EngineSettings], "SharedEngine"] = {}
+_lock = threading.Lock()
+
+
+class SharedEngine(EngineProcess):
+    """An engine, and the backends that use it."""
+
+    def __init__(self, model: str, settings: EngineSettings, *, quiet: bool) -> None:
+        super().__init__(model, settings, quiet=quiet)
+        self.users: WeakSet[EmbeddedBackend] = WeakSet()
+
+
+class EmbeddedBackend(HttpBackend):
+    """An engine in a child process, started on first use and shared by all who ask for the same one."""
+
+    def __init__(
+        self, model: str, *, timeout: float | None = None, quiet: bool = False, **engine_settings: Any
+    ) -> None:
+        """
+        model            a name that `ascend-adapters models list` shows, a Hugging Face folder, or a hub id
+        timeout          seconds until an answer, or until the next chunk of a stream; None: no limit
+        quiet            show no progress of the start
+        engine_settings  by vLLM's names: dtype, max_model_len, kv_cache_memory_bytes, ...
+
+        Raises SettingError or ModelError; the engine's own complaints come with the first call.
+        """
+        super().__init__(timeout)
+        settings = EngineSettings.from_dict(engine_settings)
+        settings.arguments()  # raises for values that cannot be given to the engine
+        with _lock:
+            key = (model, settings)
+            if key not in _engines:
+                _engines[key] = SharedEngine(model, settings, quiet=quiet)
+            self.engine = _engines[key]
+            self.engine.users.add(self)
+
+    def __repr__(self) -> str:
+        return f"EmbeddedBackend({self.engine.model!r}, {self.engine.settings.as_dict()})"
+
+    @on_io_loop
+    async def info(self) -> EngineInfo:
+        info = await super().info()
+        settings = self.engine.settings.as_dict()
+        return EngineInfo(
+            model=info.model,
+            max_model_len=info.max_model_len,
+            device=self.engine.device or info.device,
+            loras=info.loras,
+            tool_call_parser=settings.get("tool_call_parser"),
+            reasoning_parser=settings.get("reasoning_parser"),
+        )
+
+    @on_io_loop
+    async def close(self) -> None:
+        """Stop the engine, unless another backend uses it. A later call starts it again."""
+        await super().close()
+        self.engine.users.discard(self)
+        if not self.engine.users:
+            await asyncio.to_thread(self.engine.stop)
+
+    def openai_http_client(self) -> httpx.Client:
+        """An HTTP client for `openai.OpenAI(http_client=..., base_url="http://engine/v1", api_key="none")`.
+
+        Starts the engine. The client is the caller's to close.
+        """
+        run_sync(self._address())
+        transport = httpx.HTTPTransport(uds=self.engine.socket)
+        return httpx.Client(transport=transport, timeout=httpx.Timeout(self.timeout), trust_env=False)
+
+    @on_io_loop
+    async def _address(self) -> str:
+        self.engine.users.add(self)
+        await self.engine.ensure_ready()
+        return self.engine.socket
+
+    def _make_client(self, address: str) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(uds=address, limits=httpx.Limits(max_connections=None))
+        return self._new_client(transport=transport, base_url="http://engine")
+
+    async def _model(self) -> str:
+        return self.engine.model
+
+    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
+        if (reason := await self.engine.why_it_ended()) is not None:
+            return EngineDiedError(
+                f"the engine of {self.engine.model!r} ended while answering: {reason}. "
+                "Call again: the next call starts a new one."
+            )
+        return (
+            error if isinstance(error, ServerError) else ServerError(f"the engine dropped the connection: {error!r}.")
+        )

@@ -1,0 +1,53 @@
+"""The embedded engine's own process: vLLM's command line, which ends when its owner does.
+
+Run as `python -m ascend_adapters.engine_child OWNER_PID FOLDER serve MODEL ...`. Nothing else imports it.
+"""
+
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+
+def main() -> None:
+    """Watch the owner, then be `vllm serve`."""
+    owner_pid, folder = int(sys.argv[1]), sys.argv[2]
+    if os.getppid() != owner_pid:
+        sys.exit("the engine's owner ended before the engine began.")
+    _when_ended(owner_pid, lambda: _end_all(folder))
+    # The engine core is forked from this process, and must not outlive it either.
+    server_pid = os.getpid()
+    os.register_at_fork(after_in_child=lambda: _when_ended(server_pid, lambda: os._exit(1)))
+    from vllm.entrypoints.cli.main import main as vllm
+
+    sys.argv = ["vllm", *sys.argv[3:]]
+    vllm()
+
+
+def _when_ended(pid: int, action: Callable[[], None]) -> None:
+    """Call `action` when the process `pid` ends, however it ends. Source: pidfd_open(2)."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        action()
+        return
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.poll()
+        action()
+
+    threading.Thread(target=watch, name="watch-owner", daemon=True).start()
+
+
+def _end_all(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""From what a user gives an adapter (a model's name, or a server's address) to a backend."""
+
+from typing import Any
+
+from ascend_adapters.contract import Backend
+from ascend_adapters.embedded import EmbeddedBackend
+from ascend_adapters.errors import SettingError
+from ascend_adapters.server import ServerBackend
+
+
+def open_backend(
+    model: str | None = None,
+    base_url: str | None = None,
+    *,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    **engine_settings: Any,
+) -> Backend:
+    """The server at `base_url` if given, else the embedded engine of `model`. Nothing is started yet.
+
+    engine_settings  of the embedded engine, by vLLM's names; a server has its own
+
+    Raises SettingError or ModelError.
+    """
+    if base_url is not None:
+        if engine_settings:
+            raise SettingError(
+                f"{', '.join(sorted(engine_settings))}: settings of an embedded engine, but base_url={base_url!r} "
+                "names a server, which has its own. Give them to `ascend-adapters serve`."
+            )
+        return ServerBackend(base_url, model, api_key=api_key, timeout=timeout)
+    if model is None:
+        raise SettingError(
+            "neither model nor base_url is given: model='smollm2-135m-instruct' runs here, base_url=... asks a server."
+        )
+    return EmbeddedBackend(model, timeout=timeout, **engine_settings)

@@ -1,0 +1,299 @@
+"""The client of an OpenAI-compatible server: the contract over HTTP, and SSE for streams."""
+
+import asyncio
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import httpx
+
+from ascend_adapters.bridge import io_loop, on_io_loop, stream_on_io_loop
+from ascend_adapters.contract import Answer, Body, EngineInfo
+from ascend_adapters.errors import AscendError, RequestError, RequestTimeoutError, ServerError
+from ascend_adapters.requests import check_chat, check_complete
+
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+class HttpBackend(ABC):
+    """The contract over HTTP; subclasses say whereto, and what a lost connection means."""
+
+    def __init__(self, timeout: float | None = None) -> None:
+        if timeout is not None and timeout <= 0:
+            raise RequestError(
+                f"timeout={timeout} leaves no time to answer: give seconds above 0, or None for no limit."
+            )
+        self.timeout = timeout
+        self._http: httpx.AsyncClient | None = None
+        self._http_for: tuple[str, asyncio.AbstractEventLoop] | None = None
+
+    @abstractmethod
+    async def _address(self) -> str:
+        """Where the engine is, once it is ready to answer."""
+
+    @abstractmethod
+    def _make_client(self, address: str) -> httpx.AsyncClient:
+        """A client of the engine at `address`."""
+
+    @abstractmethod
+    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
+        """The error a caller gets when a connection failed, or the server says that it failed."""
+
+    @abstractmethod
+    async def _model(self) -> str:
+        """The model's name in request bodies that do not give one."""
+
+    @on_io_loop
+    async def info(self) -> EngineInfo:
+        models = await self._get_json("/v1/models")
+        cards = {card["id"]: card for card in models["data"]}
+        name = await self._model()
+        if name not in cards:
+            raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
+        return EngineInfo(
+            model=name,
+            max_model_len=cards[name].get("max_model_len"),
+            device=_device_from_metrics(await self._get_text("/metrics")),
+            loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
+        )
+
+    @on_io_loop
+    async def chat(self, body: Body) -> Answer:
+        check_chat(body)
+        return await self._post("/v1/chat/completions", body)
+
+    @stream_on_io_loop
+    async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
+        check_chat(body)
+        async for chunk in self._post_stream("/v1/chat/completions", body):
+            yield chunk
+
+    @on_io_loop
+    async def complete(self, body: Body) -> Answer:
+        check_complete(body)
+        return await self._post("/v1/completions", body)
+
+    @stream_on_io_loop
+    async def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
+        check_complete(body)
+        async for chunk in self._post_stream("/v1/completions", body):
+            yield chunk
+
+    @on_io_loop
+    async def embed(self, body: Body) -> Answer:
+        return await self._post("/v1/embeddings", body)
+
+    @on_io_loop
+    async def score(self, body: Body) -> Answer:
+        return await self._post("/score", body)
+
+    @on_io_loop
+    async def rerank(self, body: Body) -> Answer:
+        return await self._post("/rerank", body)
+
+    @on_io_loop
+    async def tokenize(self, body: Body) -> Answer:
+        return await self._post("/tokenize", body)
+
+    @on_io_loop
+    async def load_lora(self, name: str, path: str) -> None:
+        await self._send("/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+
+    @on_io_loop
+    async def unload_lora(self, name: str) -> None:
+        await self._send("/v1/unload_lora_adapter", {"lora_name": name})
+
+    @on_io_loop
+    async def close(self) -> None:
+        if self._http is not None and self._http_for is not None and self._http_for[1] is io_loop():
+            await self._http.aclose()
+        self._http = self._http_for = None
+
+    @on_io_loop
+    async def metrics(self) -> str:
+        """The engine's Prometheus metrics, as text; empty where the server has none."""
+        return await self._get_text("/metrics")
+
+    async def _get_text(self, path: str) -> str:
+        response = await self._request("GET", path)
+        return response.text if response.status_code == httpx.codes.OK else ""
+
+    async def _get_json(self, path: str) -> Answer:
+        return _json(await self._request("GET", path))
+
+    async def _post(self, path: str, body: Body) -> Answer:
+        body = {"model": await self._model(), **body, "stream": False}
+        return _json(await self._request("POST", path, body))
+
+    async def _send(self, path: str, body: Body) -> None:
+        await self._request("POST", path, body)
+
+    async def _request(self, method: str, path: str, body: Body | None = None) -> httpx.Response:
+        async with self._explained_errors():
+            client = await self._client()
+            async with asyncio.timeout(self.timeout):
+                response = await client.request(method, path, json=None if body is None else _sendable(body))
+            if response.is_error and method == "POST":
+                _raise_for(response)
+            return response
+
+    async def _post_stream(self, path: str, body: Body) -> AsyncIterator[Answer]:
+        body = {"model": await self._model(), **body, "stream": True}
+        body.setdefault("stream_options", {"include_usage": True})
+        async with self._explained_errors():
+            client = await self._client()
+            async with client.stream("POST", path, json=_sendable(body)) as response:
+                if response.is_error:
+                    await response.aread()
+                    _raise_for(response)
+                async for chunk in _sse_objects(response.aiter_bytes()):
+                    if "error" in chunk:
+                        raise _error_from(chunk["error"])
+                    yield chunk
+
+    async def _client(self) -> httpx.AsyncClient:
+        # A restarted engine has another address; after a fork there is another I/O loop, and the old
+        # connections belong to the parent.
+        wanted = (await self._address(), io_loop())
+        if self._http is None or self._http_for != wanted:
+            self._http, self._http_for = self._make_client(wanted[0]), wanted
+        return self._http
+
+    def _new_client(self, **where: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(self.timeout, connect=CONNECT_TIMEOUT, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+            **where,
+        )
+
+    @asynccontextmanager
+    async def _explained_errors(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (TimeoutError, httpx.ReadTimeout) as error:
+            raise RequestTimeoutError(
+                f"no answer within timeout={self.timeout} s; the request was aborted. "
+                "Raise timeout, or lower max_tokens."
+            ) from error
+        except (httpx.TransportError, ServerError) as error:
+            raise await self._explain(error) from error
+
+
+class ServerBackend(HttpBackend):
+    """An OpenAI-compatible server: `ascend-adapters serve`, or any vLLM."""
+
+    def __init__(
+        self, base_url: str, model: str | None = None, *, api_key: str | None = None, timeout: float | None = None
+    ) -> None:
+        """
+        base_url  where the server is: "http://host:8000", with or without "/v1" at its end
+        model     as the server names it; None: the first it lists
+        api_key   None: the environment variable ASCEND_API_KEY, if set
+        timeout   seconds until an answer, or until the next chunk of a stream; None: no limit
+
+        Raises ServerError if base_url is no http or https address.
+        """
+        super().__init__(timeout)
+        self.base_url = _server_root(base_url)
+        self._api_key = api_key if api_key is not None else os.environ.get("ASCEND_API_KEY")
+        self._model_name = model
+
+    def __repr__(self) -> str:
+        return f"ServerBackend({self.base_url!r}, model={self._model_name!r})"
+
+    async def _address(self) -> str:
+        return self.base_url
+
+    def _make_client(self, address: str) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return self._new_client(base_url=address, headers=headers)
+
+    async def _model(self) -> str:
+        if self._model_name is None:
+            models = await self._get_json("/v1/models")
+            self._model_name = str(models["data"][0]["id"])
+        return self._model_name
+
+    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
+        if isinstance(error, ServerError):
+            return error
+        return ServerError(
+            f"no answer from {self.base_url} ({_reason(error)}): is the server running there? "
+            "Start one with `ascend-adapters serve MODEL`, or correct base_url."
+        )
+
+
+def _server_root(base_url: str) -> str:
+    url = httpx.URL(base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ServerError(f"base_url={base_url!r} is no server's address: it looks like http://127.0.0.1:8000.")
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
+def _sendable(body: Body) -> Body:
+    """`body`, if it can be JSON in UTF-8."""
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"the request cannot be sent as JSON: {error}. Use plain text, numbers, lists and dicts."
+        ) from error
+    return body
+
+
+def _json(response: httpx.Response) -> Answer:
+    if response.is_error:
+        _raise_for(response)
+    answer: Answer = response.json()
+    return answer
+
+
+def _raise_for(response: httpx.Response) -> NoReturn:
+    try:
+        error = response.json().get("error", response.text)
+    except ValueError:
+        error = response.text
+    error = error if isinstance(error, dict) else {"message": str(error)}
+    raise _error_from({"code": response.status_code, **error})
+
+
+def _error_from(error: Body) -> AscendError:
+    code, message = error.get("code"), str(error.get("message") or "no reason given").strip()
+    if code == httpx.codes.UNAUTHORIZED:
+        return ServerError("the server refuses the API key: give api_key=..., or set ASCEND_API_KEY.")
+    if isinstance(code, int) and 400 <= code < 500:
+        return RequestError(message)
+    return ServerError(f"the server failed: {message}. Its log tells more.")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _sse_objects(lines: AsyncIterator[bytes]) -> AsyncIterator[Answer]:
+    """The JSON objects of server-sent events, until [DONE].
+
+    Split at b"\\n" only: generated text may hold characters such as U+2028 that str.splitlines splits at.
+    """
+    buffer = b""
+    async for piece in lines:
+        *complete, buffer = (buffer + piece).split(b"\n")
+        for line in complete:
+            if not line.startswith(b"data:"):
+                continue
+            payload = line[len(b"data:") :].strip()
+            if payload == b"[DONE]":
+                return
+            yield json.loads(payload)
+
+
+def _device_from_metrics(metrics: str) -> str | None:
+    """What core_backend/metrics.py publishes; None from a server on another platform."""
+    if match := re.search(r'^ascend_device_info\{device="(.*?)",op_set="(.*?)"\} 1', metrics, re.MULTILINE):
+        return f"{match[1]}, operator set {match[2]}"
+    return None

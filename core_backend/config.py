@@ -1,0 +1,52 @@
+"""The backend's own settings. Whatever vLLM has a setting for stays vLLM's."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+OpSet = Literal["auto", "cpu", "npu"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """Built once per process from the environment and vLLM's --additional-config; the latter wins."""
+
+    op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU
+    num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
+
+    def __post_init__(self) -> None:
+        if self.op_set not in get_args(OpSet):
+            raise ValueError(
+                f"op_set={self.op_set!r} is unknown: use one of {', '.join(get_args(OpSet))} "
+                "(ASCEND_OP_SET, or op_set in --additional-config)."
+            )
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(
+                f"num_threads={self.num_threads} must be at least 1 (OMP_NUM_THREADS, or num_threads in "
+                "--additional-config)."
+            )
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "BackendConfig":
+        """Settings from the environment, overridden by `given`.
+
+        Raises ValueError for an unknown key or a bad value.
+        """
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"unknown settings {unknown} in --additional-config: this backend knows {known}.")
+        return cls(**{**_from_environment(), **given})
+
+
+def _from_environment() -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if op_set := os.environ.get("ASCEND_OP_SET"):
+        settings["op_set"] = op_set
+    if num_threads := os.environ.get("OMP_NUM_THREADS"):
+        if not num_threads.isdigit():
+            raise ValueError(
+                f"OMP_NUM_THREADS={num_threads!r} is not a number: set it to the number of threads, or unset it."
+            )
+        settings["num_threads"] = int(num_threads)
+    return settings

@@ -1,0 +1,60 @@
+"""vLLM's layers, bound to our operators through its register_oot hook."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+from core_backend.linear import register_linear_layers
+from core_backend.ops.table import operator_set
+
+
+@cache
+def register_layers() -> None:
+    """Let vLLM build our layers instead of its own; later calls do nothing."""
+    RMSNorm.register_oot(AscendRMSNorm, name="RMSNorm")
+    SiluAndMul.register_oot(AscendSiluAndMul, name="SiluAndMul")
+    RotaryEmbedding.register_oot(AscendRotaryEmbedding, name="RotaryEmbedding")
+    register_linear_layers()
+
+
+class AscendRMSNorm(RMSNorm):
+    """RMSNorm, with the residual added first if there is one."""
+
+    def forward_oot(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if self.variance_size_override is not None:
+            return self.forward_native(x, residual)
+        ops = operator_set(x.device.type)
+        if residual is None:
+            return ops.rms_norm(x, self.weight, self.variance_epsilon)
+        return ops.add_rms_norm(x, residual, self.weight, self.variance_epsilon)
+
+
+class AscendSiluAndMul(SiluAndMul):
+    """SwiGLU's activation."""
+
+    def forward_oot(self, x: torch.Tensor) -> torch.Tensor:
+        return operator_set(x.device.type).silu_and_mul(x)
+
+
+class AscendRotaryEmbedding(RotaryEmbedding):
+    """Rotary embedding of queries and keys."""
+
+    def forward_oot(
+        self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if key is None or positions.dim() != 1 or query.dim() != 2 or kwargs:
+            return self.forward_native(positions, query, key, **kwargs)
+        return operator_set(query.device.type).rotary(
+            positions,
+            query,
+            key,
+            self._match_cos_sin_cache_dtype(query),
+            head_size=self.head_size,
+            is_neox_style=self.is_neox_style,
+        )

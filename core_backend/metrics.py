@@ -1,0 +1,15 @@
+"""What clients may know of the device, as a Prometheus metric at the server's /metrics."""
+
+from functools import cache
+
+from core_backend.device import Device
+
+
+@cache
+def publish_device(device: Device) -> None:
+    """Export the device and operator set as labels of `ascend_device_info`; later calls do nothing."""
+    # Imported here: prometheus_client reads its multiprocess setting on import, which vLLM sets first.
+    from prometheus_client import Gauge
+
+    info = Gauge("ascend_device_info", "The device and operator set of this engine", ["device", "op_set"])
+    info.labels(device=str(device), op_set=device.op_set).set(1)

@@ -1,0 +1,228 @@
+"""Attention over the paged KV cache, and over packed sequences without a cache.
+
+Requests that decode (one query token) are attended to together, padded to the longest of their group; every
+other request is attended to by itself. Both end in torch's scaled_dot_product_attention, whose CPU kernel
+never builds the score matrix.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class DecodeGroup:
+    """Requests with one query token each and contexts of similar length."""
+
+    tokens: Tensor  # [num_reqs] int64: their rows in query
+    block_ids: Tensor  # [num_reqs * num_blocks] int32: what their rows of the block table name
+    seq_lens: Tensor  # [num_reqs] int64
+    context_len: int  # slots gathered per request: whole blocks, the longest of the group
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One request's query tokens, and where its keys and values are."""
+
+    start: int  # its query tokens are rows start:end
+    end: int
+    seq_len: int  # context and query tokens together
+    block_ids: Tensor | None  # [num_blocks] int32; None: keys and values are rows start:end, as the query
+
+
+@dataclass(slots=True)
+class CpuAttentionPlan:
+    """One step's requests, sorted by how they are computed, with the masks that all layers share."""
+
+    decodes: list[DecodeGroup]
+    sequences: list[Sequence]
+    causal: bool
+    masks: dict[tuple[object, ...], Tensor | None] = field(default_factory=dict)
+
+
+def plan_attention(
+    query_start_loc: list[int],
+    seq_lens: list[int],
+    block_table: Tensor | None,
+    *,
+    block_size: int,
+    causal: bool,
+) -> CpuAttentionPlan:
+    """Sort one step's requests for paged_attention or varlen_attention; done once for all layers.
+
+    query_start_loc  num_reqs + 1 positions: where each request's query tokens begin
+    seq_lens         num_reqs lengths: context and query tokens together
+    block_table      [num_reqs, max_num_blocks] int32, or None for varlen_attention
+    causal           whether a token sees only those before it and itself
+    Source: vllm/v1/attention/backend.py, CommonAttentionMetadata.
+    """
+    plan = CpuAttentionPlan([], [], causal)
+    decoding: dict[int, list[int]] = defaultdict(list)
+    for req_id, seq_len in enumerate(seq_lens):
+        start, end = query_start_loc[req_id : req_id + 2]
+        if start == end:
+            continue
+        num_blocks = -(-seq_len // block_size)
+        if block_table is None:
+            plan.sequences.append(Sequence(start, end, seq_len, None))
+        elif end - start == 1:
+            # Classes of doubling length: padding at most doubles what is gathered.
+            decoding[num_blocks.bit_length()].append(req_id)
+        else:
+            plan.sequences.append(Sequence(start, end, seq_len, block_table[req_id, :num_blocks]))
+    for req_ids in decoding.values():
+        assert block_table is not None
+        plan.decodes.append(_decode_group(req_ids, query_start_loc, seq_lens, block_table, block_size))
+    return plan
+
+
+def _decode_group(
+    req_ids: list[int], query_start_loc: list[int], seq_lens: list[int], block_table: Tensor, block_size: int
+) -> DecodeGroup:
+    lengths = [seq_lens[req_id] for req_id in req_ids]
+    num_blocks = -(-max(lengths) // block_size)
+    return DecodeGroup(
+        tokens=torch.tensor([query_start_loc[req_id] for req_id in req_ids]),
+        block_ids=block_table[torch.tensor(req_ids), :num_blocks].flatten(),
+        seq_lens=torch.tensor(lengths),
+        context_len=num_blocks * block_size,
+    )
+
+
+def paged_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    plan: CpuAttentionPlan,
+    *,
+    scale: float,
+    sliding_window: int | None,
+    out: Tensor,
+) -> None:
+    """Attention of this step's tokens over the paged cache, which already holds their own keys and values.
+
+    query, out              [num_tokens, num_heads, head_size]
+    key_cache, value_cache  [num_blocks, block_size, num_kv_heads, head_size]; num_kv_heads divides num_heads
+    sliding_window          a token sees itself and the sliding_window - 1 before it; None: all before it
+    Source: arXiv 2309.06180.
+    """
+    for group in plan.decodes:
+        out[group.tokens] = _attend_decodes(query, key_cache, value_cache, group, plan, scale, sliding_window)
+    for seq in plan.sequences:
+        assert seq.block_ids is not None
+        key = key_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
+        value = value_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
+        out[seq.start : seq.end] = _attend_sequence(query, key, value, seq, plan, scale, sliding_window)
+
+
+def varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: CpuAttentionPlan,
+    *,
+    scale: float,
+    sliding_window: int | None,
+    out: Tensor,
+) -> None:
+    """Attention inside each of the packed sequences, without a cache.
+
+    query, out      [num_tokens, num_heads, head_size]
+    key, value      [num_tokens, num_kv_heads, head_size]; num_kv_heads divides num_heads
+    sliding_window  as in paged_attention; without causality, a token also sees as many after it
+    """
+    for seq in plan.sequences:
+        rows = slice(seq.start, seq.end)
+        out[rows] = _attend_sequence(query, key[rows], value[rows], seq, plan, scale, sliding_window)
+
+
+def _attend_decodes(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    group: DecodeGroup,
+    plan: CpuAttentionPlan,
+    scale: float,
+    sliding_window: int | None,
+) -> Tensor:
+    num_reqs, (num_kv_heads, head_size) = len(group.tokens), key_cache.shape[2:]
+    gathered = (num_reqs, group.context_len, num_kv_heads, head_size)
+    key = key_cache.index_select(0, group.block_ids).view(gathered).transpose(1, 2)
+    value = value_cache.index_select(0, group.block_ids).view(gathered).transpose(1, 2)
+    # The query heads that share a KV head stand where query tokens usually do: nothing is repeated.
+    heads = query.index_select(0, group.tokens).view(num_reqs, num_kv_heads, -1, head_size)
+    mask_key = (id(group), sliding_window, query.dtype)
+    if mask_key not in plan.masks:
+        plan.masks[mask_key] = _decode_mask(group, sliding_window, query.dtype)
+    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=plan.masks[mask_key], scale=scale)
+    return attended.reshape(num_reqs, -1, head_size)
+
+
+def _decode_mask(group: DecodeGroup, sliding_window: int | None, dtype: torch.dtype) -> Tensor:
+    """[num_reqs, 1, 1, context_len]: 0 where a request's token may look, -inf elsewhere."""
+    slots = torch.arange(group.context_len)
+    seq_lens = group.seq_lens[:, None]
+    hidden = slots >= seq_lens
+    if sliding_window is not None:
+        hidden |= slots < seq_lens - sliding_window
+    return _additive(hidden, dtype)[:, None, None, :]
+
+
+def _attend_sequence(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seq: Sequence,
+    plan: CpuAttentionPlan,
+    scale: float,
+    sliding_window: int | None,
+) -> Tensor:
+    """Attention of one request; key and value are [seq_len, num_kv_heads, head_size]."""
+    num_kv_heads, head_size = key.shape[1:]
+    num_tokens = seq.end - seq.start
+    # KV heads stand where the batch usually does, so that sharing one among query heads needs no copy.
+    heads = query[seq.start : seq.end].view(num_tokens, num_kv_heads, -1, head_size).permute(1, 2, 0, 3)
+    key, value = (x.transpose(0, 1).unsqueeze(1).expand(-1, heads.shape[1], -1, -1) for x in (key, value))
+    plain_causal = plan.causal and num_tokens == seq.seq_len and sliding_window is None
+    attended = F.scaled_dot_product_attention(
+        heads,
+        key,
+        value,
+        attn_mask=None if plain_causal else _sequence_mask(seq, plan, sliding_window, query.dtype),
+        is_causal=plain_causal,
+        scale=scale,
+    )
+    return attended.permute(2, 0, 1, 3).reshape(num_tokens, -1, head_size)
+
+
+def _sequence_mask(
+    seq: Sequence, plan: CpuAttentionPlan, sliding_window: int | None, dtype: torch.dtype
+) -> Tensor | None:
+    """[num_query_tokens, seq_len]: 0 where a token may look, -inf elsewhere; None where it may look anywhere."""
+    if not plan.causal and sliding_window is None:
+        return None
+    mask_key = (id(seq), sliding_window, dtype)
+    if mask_key not in plan.masks:
+        positions = torch.arange(seq.seq_len - (seq.end - seq.start), seq.seq_len)[:, None]
+        plan.masks[mask_key] = _additive(
+            _hidden(positions, torch.arange(seq.seq_len), plan.causal, sliding_window), dtype
+        )
+    return plan.masks[mask_key]
+
+
+def _hidden(query_pos: Tensor, key_pos: Tensor, causal: bool, sliding_window: int | None) -> Tensor:
+    distance = query_pos - key_pos
+    rules: Iterable[Tensor] = []
+    if causal:
+        rules = [*rules, distance < 0]
+    if sliding_window is not None:
+        rules = [*rules, distance.abs() >= sliding_window]
+    return torch.stack(list(rules)).any(0)
+
+
+def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))

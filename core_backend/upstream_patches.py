@@ -1,0 +1,122 @@
+"""The places where vLLM 0.23 has no hook. Each function says why, where upstream it is, and when it can go.
+
+Applied only by the worker, in the engine's own processes. Each may run twice, and fails loudly if what it
+replaces has moved.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from core_backend.ops.table import operator_set
+
+
+def apply() -> None:
+    """Apply every patch to this process."""
+    slot_mapping_without_triton()
+    accelerator_without_device()
+
+
+def slot_mapping_without_triton() -> None:
+    """Compute the slot mapping with our operator.
+
+    Why: BlockTable.compute_slot_mapping launches a Triton kernel, and Triton has no backend for our devices.
+    Upstream: vllm/v1/worker/block_table.py (0.23.0); its own CPU runner replaces the same name.
+    Remove when: the block table's class can be chosen by the platform or the runner.
+    """
+    from vllm.v1.worker import block_table
+
+    _replace(block_table, "_compute_slot_mapping_kernel", _SlotMappingLauncher())
+
+
+class _SlotMappingLauncher:
+    """Takes the call `kernel[grid](...)` that vLLM makes, and calls our operator instead."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self._launch
+
+    @staticmethod
+    def _launch(
+        num_tokens: int,
+        max_num_tokens: int,
+        query_start_loc: torch.Tensor,
+        positions: torch.Tensor,
+        block_table: torch.Tensor,
+        block_table_stride: int,
+        block_size: int,
+        slot_mapping: torch.Tensor,
+        *,
+        TOTAL_CP_WORLD_SIZE: int,
+        **constants: int,
+    ) -> None:
+        if TOTAL_CP_WORLD_SIZE != 1:
+            raise NotImplementedError(
+                f"context parallelism over {TOTAL_CP_WORLD_SIZE} ranks is not supported: "
+                "set the context parallel sizes to 1."
+            )
+        operator_set(positions.device.type).compute_slot_mapping(
+            positions, query_start_loc, block_table, block_size, slot_mapping
+        )
+
+
+def accelerator_without_device() -> None:
+    """Let torch.accelerator.synchronize and empty_cache do nothing where there is no accelerator.
+
+    Why: the runner calls them on every platform, and torch raises where no accelerator is present.
+    Upstream: vllm/v1/worker/gpu_model_runner.py (0.23.0), shutdown and profile_run; vLLM's own CPU runner
+    does the same.
+    Remove when: these calls go through the platform.
+    """
+    if torch.accelerator.is_available():
+        return
+    for name in ("synchronize", "empty_cache"):
+        _replace(torch.accelerator, name, _do_nothing)
+
+
+@contextmanager
+def without_cuda_events() -> Iterator[None]:
+    """Let GPUModelRunner.__init__ create its events where there is no accelerator; undone on leaving.
+
+    Why: it creates torch.Event() unconditionally, which raises without an accelerator. The events serve
+    copies between device and host, which our runner does not make.
+    Upstream: vllm/v1/worker/gpu_model_runner.py (0.23.0), transfer_event; vLLM's own CPU runner does the same.
+    Remove when: the runner creates its events through an overridable method.
+    """
+    if torch.accelerator.is_available():
+        yield
+        return
+    original = torch.Event
+    torch.Event = _NoEvent
+    try:
+        yield
+    finally:
+        torch.Event = original
+
+
+class _NoEvent:
+    """An event of a device that has none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def record(self, *args: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+def _do_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _replace(module: ModuleType, name: str, replacement: object) -> None:
+    if not hasattr(module, name):
+        raise RuntimeError(
+            f"{module.__name__}.{name} has moved: core_backend is written for vLLM 0.23.0, "
+            "install that version or update core_backend/upstream_patches.py."
+        )
+    setattr(module, name, replacement)

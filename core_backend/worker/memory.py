@@ -1,0 +1,83 @@
+"""How much memory there is, and how much of it becomes KV cache."""
+
+from pathlib import Path
+
+GIB = 1 << 30
+# Enough for 90,000 tokens of a 135M model and 16,000 of an 8B one, while a laptop keeps most of its memory.
+DEFAULT_KV_CACHE_BYTES = 2 * GIB
+# What the operating system and other processes are left with.
+RESERVED_BYTES = GIB // 2
+
+
+def total_bytes() -> int:
+    """Memory of this machine, or of the cgroup this process is limited to."""
+    return min(_meminfo()["MemTotal"], _cgroup_limit())
+
+
+def available_bytes() -> int:
+    """Memory that can still be taken without swapping, inside the cgroup's limit."""
+    return min(_meminfo()["MemAvailable"], _cgroup_limit() - _cgroup_usage())
+
+
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def kv_cache_bytes(available: int, requested: int | None) -> int:
+    """How many bytes the KV cache gets.
+
+    available  bytes free once weights and activations are in place
+    requested  --kv-cache-memory-bytes, or None for the default: 2 GiB, or half of what is available if less
+    Raises ValueError if the memory does not suffice.
+    """
+    usable = max(0, available - RESERVED_BYTES)
+    wanted = min(DEFAULT_KV_CACHE_BYTES, usable // 2) if requested is None else requested
+    if wanted > usable or wanted == 0:
+        raise ValueError(
+            f"not enough memory for the KV cache: {_gib(wanted)} wanted, {_gib(usable)} free after the weights "
+            f"({_gib(RESERVED_BYTES)} are left to the system). Lower kv_cache_memory_bytes or max_model_len, "
+            "close another engine, or use a smaller model."
+        )
+    return wanted
+
+
+def check_weights_fit(weight_bytes: int, available: int) -> None:
+    """Raises ValueError, before anything is loaded, if the weights cannot be held in memory."""
+    if weight_bytes + RESERVED_BYTES > available:
+        raise ValueError(
+            f"not enough memory for the weights: {_gib(weight_bytes)} needed, {_gib(available)} free. "
+            "Close another engine, or use a smaller model or dtype."
+        )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB"
+
+
+def _meminfo() -> dict[str, int]:
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {name.rstrip(":"): int(kib) * 1024 for name, kib, *_ in lines}
+
+
+def _cgroup_limit() -> int:
+    return _cgroup_value("memory.max", default=1 << 62)
+
+
+def _cgroup_usage() -> int:
+    """The cgroup's memory less its page cache, which is given back on demand."""
+    try:
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+    except OSError:
+        return 0
+    return max(0, _cgroup_value("memory.current", default=0) - int(stat.get("inactive_file", 0)))
+
+
+def _cgroup_value(name: str, default: int) -> int:
+    """A cgroup v2 value of this process's group, or `default` where there is none. Source: kernel docs, cgroup-v2."""
+    try:
+        value = (Path("/sys/fs/cgroup") / name).read_text().strip()
+    except OSError:
+        return default
+    return default if value == "max" else int(value)

@@ -1,0 +1,37 @@
+"""The model runner: vLLM's, without what only a CUDA device has."""
+
+import torch
+from vllm.config import VllmConfig
+from vllm.v1.utils import CpuGpuBuffer
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from core_backend.upstream_patches import without_cuda_events
+
+
+class AscendModelRunner(GPUModelRunner):
+    """Runs the model's steps on the process's device."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        with without_cuda_events():
+            super().__init__(vllm_config, device)
+        self._share_host_buffers()
+
+    def _share_host_buffers(self) -> None:
+        """Where the device is the host, one copy of every input buffer is enough."""
+        if self.device.type != "cpu":
+            return
+        block_tables = self.input_batch.block_table.block_tables
+        for owner in (self, *block_tables):
+            for buffer in vars(owner).values():
+                if isinstance(buffer, CpuGpuBuffer):
+                    buffer.gpu = buffer.cpu
+
+    def _init_device_properties(self) -> None:
+        """vLLM reads the number of multiprocessors here, for kernels of its own."""
+
+    def _sync_device(self) -> None:
+        """Operators on the CPU have finished when they return."""
+
+    def _to_list(self, sampled_token_ids: torch.Tensor) -> list[list[int]]:
+        token_ids: list[list[int]] = sampled_token_ids.tolist()
+        return token_ids

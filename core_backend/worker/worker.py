@@ -1,0 +1,78 @@
+"""The worker: one process's device, model runner, and memory."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+from vllm.tasks import SupportedTask
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
+from vllm.v1.worker.worker_base import CompilationTimes
+from vllm.v1.worker.workspace import init_workspace_manager
+
+from core_backend import upstream_patches
+from core_backend.config import BackendConfig
+from core_backend.device import num_usable_cores
+from core_backend.layers import register_layers
+from core_backend.platform import chosen_device
+from core_backend.worker import memory
+from core_backend.worker.allocator import keep_freed_memory_mapped
+from core_backend.worker.model_runner import AscendModelRunner
+
+# A name under "vllm": that is the logger vLLM gives a handler to.
+logger = init_logger("vllm." + __name__)
+
+
+class AscendWorker(Worker):
+    """vLLM's worker on our devices."""
+
+    def init_device(self) -> None:
+        upstream_patches.apply()
+        register_layers()
+        device = chosen_device()
+        self.device = torch.device(device.type)
+        torch.set_num_threads(self._num_threads())
+        keep_freed_memory_mapped()
+        logger.info("device: %s, operator set: %s, %d threads", device, device.op_set, torch.get_num_threads())
+        current_platform.check_if_supports_dtype(self.model_config.dtype)
+        init_worker_distributed_environment(
+            self.vllm_config,
+            self.rank,
+            self.distributed_init_method,
+            self.local_rank,
+            current_platform.dist_backend,
+        )
+        set_random_seed(self.model_config.seed)
+        init_workspace_manager(self.device, num_ubatches=1)
+        self.model_runner: AscendModelRunner = AscendModelRunner(self.vllm_config, self.device)
+
+    def _num_threads(self) -> int:
+        config = BackendConfig.from_dict(self.vllm_config.additional_config or {})
+        # The ranks of one machine share its cores.
+        share = max(1, num_usable_cores() // self.parallel_config.local_world_size)
+        return config.num_threads or share
+
+    def determine_available_memory(self) -> int:
+        """Bytes for the KV cache. Nothing is run: on the CPU a share of memory is left for activations."""
+        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), self.cache_config.kv_cache_memory_bytes)
+        logger.info("KV cache: %.2f GiB", num_bytes / memory.GIB)
+        return num_bytes
+
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        """Nothing is compiled; the random state is as if nothing had run."""
+        set_random_seed(self.model_config.seed)
+        return CompilationTimes(language_model=0.0, encoder=0.0)
+
+    def get_supported_tasks(self) -> tuple[SupportedTask, ...]:
+        return self.model_runner.get_supported_tasks()
+
+    def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def sleep(self, level: int = 1) -> None:
+        raise NotImplementedError("sleep mode moves weights off a device; there is none here. Stop the engine instead.")
+
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        raise NotImplementedError("sleep mode moves weights off a device; there is none here. Start the engine again.")

@@ -1,0 +1,1 @@
+"""LLaMA-Factory on Ascend: the name is reserved, its engine is not written yet."""
