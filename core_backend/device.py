@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,12 @@ class Device:
 
     def __str__(self) -> str:
         return f"{self.type} ({self.reason})"
+
+
+@cache
+def chosen_device() -> Device:
+    """The device of this process, from the environment; chosen once."""
+    return choose_device(BackendConfig.from_dict({}))
 
 
 def choose_device(config: BackendConfig) -> Device:

@@ -1,7 +1,6 @@
 """The vLLM platform: what vLLM asks about the device, and the configuration the device needs."""
 
 import os
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +8,7 @@ from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from core_backend.config import BackendConfig
-from core_backend.device import Device, choose_device, num_usable_cores
+from core_backend.device import chosen_device, num_usable_cores
 from core_backend.metrics import publish_device
 from core_backend.worker import memory
 
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 
 # A step of 8,192 tokens, vLLM's default on large machines, makes the profile run take half a minute on a CPU.
 CPU_MAX_NUM_BATCHED_TOKENS = 2048
-
-
-@cache
-def chosen_device() -> Device:
-    """The device of this process, from the environment; chosen once."""
-    return choose_device(BackendConfig.from_dict({}))
 
 
 class AscendPlatform(Platform):

@@ -14,9 +14,8 @@ from vllm.v1.worker.workspace import init_workspace_manager
 
 from core_backend import upstream_patches
 from core_backend.config import BackendConfig
-from core_backend.device import num_usable_cores
+from core_backend.device import chosen_device, num_usable_cores
 from core_backend.layers import register_layers
-from core_backend.platform import chosen_device
 from core_backend.worker import memory
 from core_backend.worker.allocator import keep_freed_memory_mapped
 from core_backend.worker.model_runner import AscendModelRunner

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from ascend_adapters import ServerBackend
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.errors import RequestError, ServerError
+from ascend_adapters.server import _sse_objects
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+def test_a_server_that_is_not_there_is_named_with_the_remedy():
+    with pytest.raises(ServerError, match=r"no answer from http://127\.0\.0\.1:9 .*ascend-adapters serve"):
+        run_sync(ServerBackend("http://127.0.0.1:9", "m").chat(HELLO))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://host", "nonsense"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(ServerError, match=r"is no server's address.*http://127"):
+        ServerBackend(address)
+
+
+def test_v1_at_the_end_of_an_address_may_be_left_out_or_not():
+    assert ServerBackend("http://h:1/v1/").base_url == ServerBackend("http://h:1").base_url
+
+
+def test_a_time_out_must_leave_time():
+    with pytest.raises(RequestError, match=r"timeout=0 .*above 0"):
+        ServerBackend("http://h:1", timeout=0)
+
+
+@pytest.mark.parametrize("content", [object(), float("nan"), "\ud800"], ids=["object", "nan", "lone surrogate"])
+def test_a_body_that_is_no_json_is_refused_before_it_is_sent(content):
+    body = {"messages": [{"role": "user", "content": content}]}
+    with pytest.raises(RequestError, match="cannot be sent as JSON"):
+        run_sync(ServerBackend("http://127.0.0.1:9", "m").chat(body))
+
+
+async def objects_in(pieces):
+    async def arriving():
+        for piece in pieces:
+            yield piece
+
+    return [item async for item in _sse_objects(arriving())]
+
+
+async def test_events_are_read_however_the_bytes_arrive():
+    sent = [{"text": "a\u2028b\x85c"}, {"text": "日本"}]
+    stream = b"".join(f"data: {json.dumps(item, ensure_ascii=False)}\n\n".encode() for item in sent)
+    stream = b": comment\n\n" + stream + b"data: [DONE]\n\n" + b"data: {}\n\n"
+    for size in (1, 2, 7, 1000):
+        assert await objects_in(stream[i : i + size] for i in range(0, len(stream), size)) == sent

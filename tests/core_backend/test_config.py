@@ -1,0 +1,44 @@
+import pytest
+
+from core_backend.config import BackendConfig
+from core_backend.device import choose_device, num_usable_cores
+
+
+def test_settings_come_from_the_environment_and_additional_config_wins(monkeypatch):
+    monkeypatch.setenv("ASCEND_OP_SET", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert BackendConfig.from_dict({}) == BackendConfig(op_set="cpu", num_threads=3)
+    assert BackendConfig.from_dict({"num_threads": 1}).num_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"op_set": "gpu"}, "op_set='gpu' is unknown: use one of auto, cpu, npu"),
+        ({"opset": "cpu"}, r"unknown settings \['opset'\].*knows \['op_set', 'num_threads'\]"),
+        ({"num_threads": 0}, "num_threads=0 must be at least 1"),
+    ],
+)
+def test_a_bad_setting_is_named_with_the_remedy(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BackendConfig.from_dict(settings)
+
+
+def test_a_bad_environment_variable_is_named(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    with pytest.raises(ValueError, match="OMP_NUM_THREADS='many' is not a number"):
+        BackendConfig.from_dict({})
+
+
+def test_the_device_says_why_it_was_chosen():
+    assert str(choose_device(BackendConfig())) == "cpu (no NPU: torch_npu is not installed)"
+    assert str(choose_device(BackendConfig(op_set="cpu"))) == "cpu (op_set=cpu was asked for)"
+
+
+def test_an_npu_that_was_asked_for_is_not_replaced_silently():
+    with pytest.raises(RuntimeError, match=r"op_set=npu was asked for.*torch_npu is not installed.*ASCEND_OP_SET"):
+        choose_device(BackendConfig(op_set="npu"))
+
+
+def test_at_least_one_core_is_usable():
+    assert num_usable_cores() >= 1

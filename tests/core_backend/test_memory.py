@@ -1,0 +1,23 @@
+import pytest
+
+from core_backend.worker.memory import GIB, available_bytes, kv_cache_bytes, process_bytes, total_bytes
+
+
+def test_the_default_is_2_gib_or_half_of_what_is_usable():
+    assert kv_cache_bytes(20 * GIB, None) == 2 * GIB
+    assert kv_cache_bytes(3 * GIB, None) == (3 * GIB - GIB // 2) // 2
+
+
+def test_what_was_asked_for_is_taken_if_it_fits():
+    assert kv_cache_bytes(20 * GIB, 7 * GIB) == 7 * GIB
+
+
+@pytest.mark.parametrize(("available", "requested"), [(2 * GIB, 3 * GIB), (GIB // 4, None)])
+def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(available, requested):
+    with pytest.raises(ValueError, match=r"GiB wanted, .* GiB free .*Lower kv_cache_memory_bytes"):
+        kv_cache_bytes(available, requested)
+
+
+def test_the_readings_of_this_machine_agree_with_each_other():
+    assert 0 < process_bytes() < total_bytes()
+    assert 0 < available_bytes() < total_bytes()

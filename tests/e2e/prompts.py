@@ -1,0 +1,83 @@
+"""Prompts for the engine, and what Hugging Face makes of them."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ascend_adapters import EmbeddedBackend
+from ascend_adapters.bridge import run_sync
+
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()
+NUM_NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model in Hugging Face, in fp32."""
+
+    folder: Path
+
+    def tokenize(self, text: str) -> list[int]:
+        return _tokenizer(self.folder).encode(text, add_special_tokens=False)
+
+    def greedy(self, prompt: list[int], num_tokens: int = NUM_NEW_TOKENS) -> list[int]:
+        """The tokens that Hugging Face generates after `prompt`, the end token excluded from choice."""
+        with torch.inference_mode():
+            ids = _model(self.folder).generate(
+                torch.tensor([prompt]), do_sample=False, min_new_tokens=num_tokens, max_new_tokens=num_tokens
+            )
+        return ids[0, len(prompt) :].tolist()
+
+
+@cache
+def _model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@cache
+def _tokenizer(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def prompts_of(lengths: list[int], reference: Reference) -> list[list[int]]:
+    """A stretch of the licence, twice over, for each length, each from another place."""
+    tokens = 2 * reference.tokenize(TEXT)
+    return [tokens[17 * i : 17 * i + length] for i, length in enumerate(lengths)]
+
+
+def greedy_body(prompt: list[int], num_tokens: int = NUM_NEW_TOKENS) -> dict[str, Any]:
+    """A completion request that generates exactly `num_tokens` of the most likely tokens."""
+    return {
+        "prompt": prompt,
+        "temperature": 0,
+        "max_tokens": num_tokens,
+        "min_tokens": num_tokens,
+        "return_token_ids": True,
+    }
+
+
+def complete_together(backend: EmbeddedBackend, prompts: list[list[int]]) -> list[list[int]]:
+    """The tokens of every prompt, all submitted at once."""
+
+    async def all_of_them() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(backend.complete(greedy_body(prompt)) for prompt in prompts))
+
+    return [token_ids(answer) for answer in run_sync(all_of_them())]
+
+
+def token_ids(answer: dict[str, Any]) -> list[int]:
+    ids: list[int] = answer["choices"][0]["token_ids"]
+    return ids
+
+
+def metric(backend: EmbeddedBackend, name: str) -> float:
+    """The sum of a metric's samples."""
+    lines = run_sync(backend.metrics()).splitlines()
+    samples = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " "))]
+    assert samples, f"the engine has no metric {name}"
+    return sum(samples)

@@ -1,0 +1,91 @@
+"""The folders are the architecture: who may import whom, and what the wheel holds."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "vllm", "transformers", "core_backend")
+
+# package -> modules that importing it must not pull in
+FORBIDDEN = {
+    "ascend_adapters": (*HEAVY, "httpx", "langchain_core", "llama_index"),
+    "ascend_adapters.embedded": (*HEAVY, "langchain_core", "llama_index"),
+    "ascend_adapters.cli": (*HEAVY, "httpx", "rich"),
+    "langchain_ascend": (*HEAVY, "llama_index"),
+    "core_backend": ("torch", "vllm", "ascend_adapters"),
+    "core_backend.ops.cpu": ("vllm", "ascend_adapters"),
+    "core_backend.worker.worker": ("ascend_adapters",),
+}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_import_stays_inside_its_layer(package):
+    code = f"import sys, {package}; print(*sys.modules, file=sys.stderr)"  # fresh interpreter: no leaked imports
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert not set(FORBIDDEN[package]) & set(done.stderr.split())
+
+
+# core_backend from the bottom up: a layer may import those before it.
+LAYERS = (
+    "config",
+    "device",
+    "metrics",
+    "ops",
+    "attention",
+    "linear",
+    "layers",
+    "upstream_patches",
+    "worker",
+    "platform",
+)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_core_backend_imports_point_one_way(layer):
+    """Read from the source: importing anything of vLLM loads the platform, which is the top layer."""
+    allowed = LAYERS[: LAYERS.index(layer) + 1]
+    folder = ROOT / "core_backend"
+    for file in [folder / f"{layer}.py"] if (folder / f"{layer}.py").exists() else (folder / layer).rglob("*.py"):
+        pattern = r"^\s*(?:from|import) core_backend(?:\.(\w+)| import (\w+))"
+        imported = re.findall(pattern, file.read_text(), re.MULTILINE)
+        assert {a or b for a, b in imported} <= set(allowed), file
+
+
+def test_patches_are_not_applied_by_importing(tmp_path):
+    """They belong into the engine's processes only."""
+    code = (
+        "import torch, core_backend.platform, core_backend.layers, core_backend.worker.worker;"
+        "from vllm.v1.worker import block_table as b;"
+        "print(torch.accelerator.synchronize.__module__, type(b._compute_slot_mapping_kernel).__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert "core_backend" not in done.stdout.splitlines()[-1]
+
+
+def test_the_wheel_holds_the_five_import_names_and_no_other(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "ascend_adapters",
+        "core_backend",
+        "langchain_ascend",
+        "llama_index",
+        "llamafactory_ascend",
+    }
+    # LlamaIndex's own packages share these folders: an __init__.py of ours would hide them.
+    namespaces = ("llama_index", "llama_index/llms", "llama_index/embeddings", "llama_index/postprocessor")
+    shared = {f"{namespace}/__init__.py" for namespace in namespaces}
+    assert not shared & set(names)
+    assert "ascend_adapters/vllm_names.json" in names
+
+
+def test_constraints_pin_versions_and_name_no_address():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line and "@" not in line and "://" not in line for line in lines)
