@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/langchain_chat.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -161,6 +162,8 @@ class HttpBackend(ABC):
         wanted = (await self._address(), io_loop())
         if self._http is None or self._http_for != wanted:
             self._http, self._http_for = self._make_client(wanted[0]), wanted
+            # A backend may be dropped without close(): its connections are closed all the same.
+            weakref.finalize(self, _close_soon, self._http, io_loop()).atexit = False
         return self._http
 
     def _new_client(self, **where: Any) -> httpx.AsyncClient:
@@ -226,6 +229,10 @@ class ServerBackend(HttpBackend):
             f"no answer from {self.base_url} ({_reason(error)}): is the server running there? "
             "Start one with `ascend-adapters serve MODEL`, or correct base_url."
         )
+
+
+def _close_soon(client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
 
 def _server_root(base_url: str) -> str:
