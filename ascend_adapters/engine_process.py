@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from ascend_adapters.progress import Progress
 START_TIMEOUT = 600.0  # seconds; large models take minutes to load
 POLL_INTERVAL = 0.1
 STOP_TIMEOUT = 5.0
+HEALTH_TIMEOUT = 2.0
 MAX_SOCKET_PATH = 100  # bytes; Linux allows 108 with the terminating zero (unix(7))
 
 # What a line of the engine's log says about where the start is.
@@ -46,6 +48,8 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_pid = os.getpid()
         self._starting: asyncio.Task[None] | None = None
+        self._ended = "it was stopped"  # how the last one ended
+        self._stopping = threading.Lock()
 
     @property
     def socket(self) -> str:
@@ -135,34 +139,40 @@ class EngineProcess:
         )
 
     async def why_it_ended(self) -> str | None:
-        """How the engine ended, if it has or is about to; None if it is well."""
-        if self._process is None:
-            return "it was stopped"
-        if await self._is_unhealthy():
+        """How the engine ended, if it has or is about to; None if it is well. What is left of it is stopped."""
+        if self._process is not None and await self._answers():
+            return None
+        if self._process is not None:
+            await asyncio.sleep(POLL_INTERVAL)  # a killed process takes a moment to be seen as ended
+        if (process := self._process) is not None:
+            code = process.poll()
+            # A server whose engine core is gone still runs for a moment, and shuts down by itself.
+            self._ended = "its core process ended" if code is None else f"its process ended {_how(code)}"
             await asyncio.to_thread(self.stop)
-            return "its core process ended"
-        return None if self.is_alive() else f"its process ended {_how(self._process.returncode)}"
+        return self._ended
 
-    async def _is_unhealthy(self) -> bool:
-        """Whether the server still answers, but says that it has no working engine behind it."""
+    async def _answers(self) -> bool:
+        """Whether the server is there and has a working engine behind it. One that is busy is well."""
         transport = httpx.AsyncHTTPTransport(uds=self.socket)
-        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=2) as client:
+        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=HEALTH_TIMEOUT) as client:
             try:
-                return (await client.get("http://engine/health")).is_server_error
+                return not (await client.get("http://engine/health")).is_server_error
+            except httpx.TimeoutException:
+                return True
             except httpx.TransportError:
-                await asyncio.sleep(POLL_INTERVAL)  # a killed process takes a moment to be seen as ended
                 return False
 
     def stop(self) -> None:
         """End the engine and all its processes; nothing is left of it. Does nothing in a forked child."""
-        if self._process is None or os.getpid() != self._owner_pid:
-            return
-        atexit.unregister(self.stop)
-        _end_group(self._process)
-        self._process = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        with self._stopping:
+            if self._process is None or os.getpid() != self._owner_pid:
+                return
+            atexit.unregister(self.stop)
+            _end_group(self._process)
+            self._process = None
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
 
     @property
     def _log(self) -> Path:
@@ -224,8 +234,8 @@ def _keep_log(log: str) -> Path:
     return Path(path)
 
 
-def _how(returncode: int | None) -> str:
-    if returncode is not None and returncode < 0:
+def _how(returncode: int) -> str:
+    if returncode < 0:
         return f"by {signal.Signals(-returncode).name}"
     return f"with exit status {returncode}"
 

