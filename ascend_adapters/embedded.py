@@ -91,7 +91,7 @@ class EmbeddedBackend(HttpBackend):
 
     def _make_client(self, address: str) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=address, limits=httpx.Limits(max_connections=None))
-        return self._new_client(transport=transport, base_url="http://engine")
+        return self._new_client(transport=transport, base_url="http://engine", trust_env=False)
 
     async def _model(self) -> str:
         return self.engine.model

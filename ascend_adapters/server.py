@@ -170,7 +170,6 @@ class HttpBackend(ABC):
         return httpx.AsyncClient(
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            trust_env=False,
             **where,
         )
 

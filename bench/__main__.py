@@ -13,6 +13,7 @@ from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench.chart import draw_chart
 from bench.contestants import Embedded, HuggingFace
+from bench.startup import startup_seconds
 from bench.workloads import W1, W2, W2_FIRST, W3, Contestant, measure
 
 MODEL = "smollm2-135m-instruct"
@@ -25,6 +26,7 @@ FOLDER = Path(__file__).parent
 def main() -> None:
     """Measure, print, write."""
     _warn_if_busy()
+    startup = startup_seconds(NUM_ROUNDS)
     folder = pull(CATALOGUE[MODEL], Progress(MODEL))
     started = time.perf_counter()
     ours = Embedded(MODEL, NUM_THREADS)
@@ -34,7 +36,7 @@ def main() -> None:
     ours.close()
     results: dict[str, Any] = {
         "environment": _environment(),
-        "engine_ready_s": ready_after,
+        "startup_s": {**startup, "embedded engine ready": ready_after},
         "workloads": _summary(rounds),
     }
     _print_table(results)
@@ -85,7 +87,8 @@ def _environment() -> dict[str, Any]:
 
 def _print_table(results: dict[str, Any]) -> None:
     print(f"\n{MODEL}, {results['environment']}, median of {NUM_ROUNDS} (min - max)")
-    print(f"embedded engine ready after {results['engine_ready_s']:.1f} s\n")
+    for name, seconds in results["startup_s"].items():
+        print(f"  {name:<50} {seconds:>6.2f} s")
     for name, row in results["workloads"].items():
         print(f"{name} ({row['unit']})")
         for column in (Embedded.name, HuggingFace.name, "ratio"):

@@ -43,12 +43,19 @@ def kv_cache_bytes(available: int, requested: int | None) -> int:
     return wanted
 
 
-def check_weights_fit(weight_bytes: int, available: int) -> None:
-    """Raises ValueError, before anything is loaded, if the weights cannot be held in memory."""
-    if weight_bytes + RESERVED_BYTES > available:
+def weight_bytes(folder: Path, stored_itemsize: int, loaded_itemsize: int) -> int:
+    """Memory for the weights in `folder`, loaded with another element size than they are stored with."""
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return stored * loaded_itemsize // stored_itemsize
+
+
+def check_weights_fit(needed: int, available: int) -> None:
+    """Raises ValueError if weights of `needed` bytes cannot be held in memory: a clear word before the OOM killer's."""
+    usable = max(0, available - RESERVED_BYTES)
+    if needed > usable:
         raise ValueError(
-            f"not enough memory for the weights: {_gib(weight_bytes)} needed, {_gib(available)} free. "
-            "Close another engine, or use a smaller model or dtype."
+            f"not enough memory for the weights: {_gib(needed)} needed, {_gib(usable)} free "
+            f"({_gib(RESERVED_BYTES)} are left to the system). Close another engine, or use a smaller model or dtype."
         )
 
 

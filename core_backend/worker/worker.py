@@ -1,9 +1,11 @@
 """The worker: one process's device, model runner, and memory."""
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from vllm.config import CacheConfig
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.tasks import SupportedTask
@@ -53,11 +55,28 @@ class AscendWorker(Worker):
         share = max(1, num_usable_cores() // self.parallel_config.local_world_size)
         return config.num_threads or share
 
+    def load_model(self, *, load_dummy_weights: bool = False) -> None:
+        """Raises ValueError if the weights do not fit into memory."""
+        folder, stored = Path(self.model_config.model), getattr(self.model_config.hf_config, "dtype", None)
+        if folder.is_dir():
+            loaded_itemsize = self.model_config.dtype.itemsize
+            stored_itemsize = stored.itemsize if isinstance(stored, torch.dtype) else loaded_itemsize
+            needed = memory.weight_bytes(folder, stored_itemsize, loaded_itemsize)
+            memory.check_weights_fit(needed, memory.available_bytes())
+        super().load_model(load_dummy_weights=load_dummy_weights)
+
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache. Nothing is run: on the CPU a share of memory is left for activations."""
-        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), self.cache_config.kv_cache_memory_bytes)
+        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), self._requested_kv_cache_bytes())
         logger.info("KV cache: %.2f GiB", num_bytes / memory.GIB)
         return num_bytes
+
+    def _requested_kv_cache_bytes(self) -> int | None:
+        """What the user asked for, in bytes or as a share of the machine's memory; None: nothing."""
+        share = self.cache_config.gpu_memory_utilization
+        if self.cache_config.kv_cache_memory_bytes is not None or share == CacheConfig.gpu_memory_utilization:
+            return self.cache_config.kv_cache_memory_bytes
+        return max(0, int(share * memory.total_bytes()) - memory.process_bytes())
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """Nothing is compiled; the random state is as if nothing had run."""

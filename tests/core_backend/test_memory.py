@@ -1,6 +1,14 @@
 import pytest
 
-from core_backend.worker.memory import GIB, available_bytes, kv_cache_bytes, process_bytes, total_bytes
+from core_backend.worker.memory import (
+    GIB,
+    available_bytes,
+    check_weights_fit,
+    kv_cache_bytes,
+    process_bytes,
+    total_bytes,
+    weight_bytes,
+)
 
 
 def test_the_default_is_2_gib_or_half_of_what_is_usable():
@@ -16,6 +24,16 @@ def test_what_was_asked_for_is_taken_if_it_fits():
 def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(available, requested):
     with pytest.raises(ValueError, match=r"GiB wanted, .* GiB free .*Lower kv_cache_memory_bytes"):
         kv_cache_bytes(available, requested)
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(tmp_path):
+    (tmp_path / "model-1.safetensors").write_bytes(bytes(1000))
+    (tmp_path / "model-2.safetensors").write_bytes(bytes(500))
+    (tmp_path / "tokenizer.json").write_bytes(bytes(700))
+    assert weight_bytes(tmp_path, stored_itemsize=2, loaded_itemsize=4) == 3000
+    check_weights_fit(GIB, 2 * GIB)
+    with pytest.raises(ValueError, match=r"3\.00 GiB needed, 1\.50 GiB free .*Close another engine"):
+        check_weights_fit(3 * GIB, 2 * GIB)
 
 
 def test_the_readings_of_this_machine_agree_with_each_other():
