@@ -16,11 +16,13 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 5 GB, a few minutes the first time"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt $(BUILD_REQUIREMENTS) $(TORCH)
-	$(VLLM_BUILD) $(PIP) install --quiet -c constraints.txt --no-build-isolation --no-binary vllm \
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "1/2: torch"
+	@$(PIP) install --quiet -c constraints.txt $(BUILD_REQUIREMENTS) $(TORCH)
+	@echo "2/2: vLLM, built for no device, and the frameworks"
+	@$(VLLM_BUILD) $(PIP) install --quiet -c constraints.txt --no-build-isolation --no-binary vllm \
 	    -e '.[all]' -r requirements-dev.txt
-	touch $@
+	@touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/langchain_chat.py

@@ -7,6 +7,7 @@ import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
+from core_backend import upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import chosen_device, num_usable_cores
 from core_backend.metrics import publish_device
@@ -100,8 +101,11 @@ class AscendPlatform(Platform):
     @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
         """Defaults that fit the device; whatever the user gives on the command line wins."""
-        if parser is not None:
-            parser.set_defaults(max_num_batched_tokens=CPU_MAX_NUM_BATCHED_TOKENS)
+        if parser is None:  # not `vllm serve`, but vLLM used as a library in somebody's own process
+            return
+        parser.set_defaults(max_num_batched_tokens=CPU_MAX_NUM_BATCHED_TOKENS)
+        if chosen_device().type == "cpu":
+            upstream_patches.apply_to_server()
 
     @classmethod
     def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:

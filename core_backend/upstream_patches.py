@@ -1,7 +1,7 @@
 """The places where vLLM 0.23 has no hook. Each function says why, where upstream it is, and when it can go.
 
-Applied only by the worker, in the engine's own processes. Each may run twice, and fails loudly if what it
-replaces has moved.
+Applied only in the engine's own processes: by the worker, and where `vllm serve` builds its command line. Each
+may run twice, and fails loudly if what it replaces has moved.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,10 +14,32 @@ import torch
 from core_backend.ops.table import operator_set
 
 
-def apply() -> None:
-    """Apply every patch to this process."""
+def apply_to_worker() -> None:
+    """What the process that runs the model needs."""
     slot_mapping_without_triton()
     accelerator_without_device()
+
+
+def apply_to_server() -> None:
+    """What the server's process needs."""
+    inspect_model_in_process()
+
+
+def inspect_model_in_process() -> None:
+    """Look at the model's class here, not in a Python process of its own.
+
+    Why: that process exists so that CUDA is not initialized before the engine core is forked. On the CPU there
+    is nothing to initialize, and importing vLLM a second time makes the first start of a model 9 s longer.
+    Upstream: vllm/model_executor/models/registry.py (0.23.0), _LazyRegisteredModel.inspect_model_cls.
+    Remove when: the platform is asked whether a process of its own is needed.
+    """
+    from vllm.model_executor.models import registry
+
+    _replace(registry, "_run_in_subprocess", _run_here)
+
+
+def _run_here(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 def slot_mapping_without_triton() -> None:

@@ -8,8 +8,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_ascend import ChatAscend
 
 COUNTRIES = (
-    *("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Canada", "Norway"),
-    *("Greece", "Poland", "Portugal", "Austria", "Kenya", "Peru", "Cuba", "Ireland"),
+    *("France", "Germany", "Japan", "Egypt", "Canada", "Norway", "Greece", "Poland"),
+    *("Austria", "Kenya", "Peru", "Cuba", "Ireland", "Russia", "China", "Sweden"),
 )
 
 model = ChatAscend(model="smollm2-135m-instruct", temperature=0, max_tokens=64)

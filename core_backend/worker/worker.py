@@ -30,7 +30,7 @@ class AscendWorker(Worker):
     """vLLM's worker on our devices."""
 
     def init_device(self) -> None:
-        upstream_patches.apply()
+        upstream_patches.apply_to_worker()
         register_layers()
         device = chosen_device()
         self.device = torch.device(device.type)

@@ -7,6 +7,7 @@ import pytest
 
 TARGETS = {
     "slot_mapping_without_triton": ("vllm.v1.worker.block_table", "_compute_slot_mapping_kernel"),
+    "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
 }
 
