@@ -3,8 +3,8 @@
 from pathlib import Path
 
 GIB = 1 << 30
-# Enough for 90,000 tokens of a 135M model and 16,000 of an 8B one, while a laptop keeps most of its memory.
-DEFAULT_KV_CACHE_BYTES = 2 * GIB
+# 45,000 tokens of a 135M model. More would be idle on a laptop, and touching it costs 2 s per GiB at start.
+DEFAULT_KV_CACHE_BYTES = GIB
 # What the operating system and other processes are left with.
 RESERVED_BYTES = GIB // 2
 
@@ -25,15 +25,18 @@ def process_bytes() -> int:
     return pages * 4096
 
 
-def kv_cache_bytes(available: int, requested: int | None) -> int:
+def kv_cache_bytes(available: int, requested: int | None, request_bytes: int) -> int:
     """How many bytes the KV cache gets.
 
-    available  bytes free once weights and activations are in place
-    requested  --kv-cache-memory-bytes, or None for the default: 2 GiB, or half of what is available if less
+    available      bytes free once the weights are in place
+    requested      what the user asked for; None: 1 GiB, or two requests of full length if that is more, but
+                   never more than half of what is available
+    request_bytes  what one request of full length takes
     Raises ValueError if the memory does not suffice.
     """
     usable = max(0, available - RESERVED_BYTES)
-    wanted = min(DEFAULT_KV_CACHE_BYTES, usable // 2) if requested is None else requested
+    default = min(max(DEFAULT_KV_CACHE_BYTES, 2 * request_bytes), usable // 2)
+    wanted = default if requested is None else requested
     if wanted > usable or wanted == 0:
         raise ValueError(
             f"not enough memory for the KV cache: {_gib(wanted)} wanted, {_gib(usable)} free after the weights "

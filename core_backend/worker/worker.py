@@ -67,7 +67,9 @@ class AscendWorker(Worker):
 
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache. Nothing is run: on the CPU a share of memory is left for activations."""
-        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), self._requested_kv_cache_bytes())
+        request_bytes = sum(spec.max_memory_usage_bytes(self.vllm_config) for spec in self.get_kv_cache_spec().values())
+        requested = self._requested_kv_cache_bytes()
+        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), requested, request_bytes)
         logger.info("KV cache: %.2f GiB", num_bytes / memory.GIB)
         return num_bytes
 

@@ -11,19 +11,20 @@ from core_backend.worker.memory import (
 )
 
 
-def test_the_default_is_2_gib_or_half_of_what_is_usable():
-    assert kv_cache_bytes(20 * GIB, None) == 2 * GIB
-    assert kv_cache_bytes(3 * GIB, None) == (3 * GIB - GIB // 2) // 2
+def test_the_default_is_1_gib_or_two_requests_but_at_most_half_of_what_is_usable():
+    assert kv_cache_bytes(20 * GIB, None, request_bytes=GIB // 8) == GIB
+    assert kv_cache_bytes(20 * GIB, None, request_bytes=3 * GIB) == 6 * GIB
+    assert kv_cache_bytes(3 * GIB // 2, None, request_bytes=3 * GIB) == GIB // 2
 
 
 def test_what_was_asked_for_is_taken_if_it_fits():
-    assert kv_cache_bytes(20 * GIB, 7 * GIB) == 7 * GIB
+    assert kv_cache_bytes(20 * GIB, 7 * GIB, request_bytes=GIB) == 7 * GIB
 
 
 @pytest.mark.parametrize(("available", "requested"), [(2 * GIB, 3 * GIB), (GIB // 4, None)])
 def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(available, requested):
     with pytest.raises(ValueError, match=r"GiB wanted, .* GiB free .*Lower kv_cache_memory_bytes"):
-        kv_cache_bytes(available, requested)
+        kv_cache_bytes(available, requested, request_bytes=GIB)
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(tmp_path):
