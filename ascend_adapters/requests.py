@@ -33,10 +33,10 @@ def _check_fields(call: str, body: Body) -> None:
 def _check_sampling(body: Body) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         limit = body.get(name)
-        if limit is not None and limit < 1:
+        if isinstance(limit, int) and limit < 1:
             raise RequestError(f"{name}={limit} generates nothing: use at least 1, or leave it out for no limit.")
     temperature = body.get("temperature")
-    if temperature is not None and temperature < 0:
+    if isinstance(temperature, int | float) and temperature < 0:
         raise RequestError(
             f"temperature={temperature} is negative: use 0 for the most likely token, or a value up to 2."
         )

@@ -7,7 +7,7 @@ import re
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn
 
 import httpx
@@ -18,6 +18,7 @@ from ascend_adapters.errors import AscendError, RequestError, RequestTimeoutErro
 from ascend_adapters.requests import check_chat, check_complete
 
 CONNECT_TIMEOUT = 5.0  # seconds
+MAX_CONNECTIONS = 512  # more calls wait their turn: a process may have 1,024 files open by default
 
 
 class HttpBackend(ABC):
@@ -41,8 +42,8 @@ class HttpBackend(ABC):
         """A client of the engine at `address`."""
 
     @abstractmethod
-    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
-        """The error a caller gets when a connection failed, or the server says that it failed."""
+    async def _explain(self, error: httpx.TransportError | ServerError, address: str) -> AscendError:
+        """The error a caller gets when the connection to `address` failed, or the server there says that it failed."""
 
     @abstractmethod
     async def _model(self) -> str:
@@ -65,24 +66,26 @@ class HttpBackend(ABC):
     @on_io_loop
     async def chat(self, body: Body) -> Answer:
         check_chat(body)
-        return await self._post("/v1/chat/completions", body)
+        return await self._post("/v1/chat/completions", {**body, "stream": False})
 
     @stream_on_io_loop
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_chat(body)
-        async for chunk in self._post_stream("/v1/chat/completions", body):
-            yield chunk
+        async with aclosing(self._post_stream("/v1/chat/completions", {**body, "stream": True})) as stream:
+            async for chunk in stream:
+                yield chunk
 
     @on_io_loop
     async def complete(self, body: Body) -> Answer:
         check_complete(body)
-        return await self._post("/v1/completions", body)
+        return await self._post("/v1/completions", {**body, "stream": False})
 
     @stream_on_io_loop
     async def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_complete(body)
-        async for chunk in self._post_stream("/v1/completions", body):
-            yield chunk
+        async with aclosing(self._post_stream("/v1/completions", {**body, "stream": True})) as stream:
+            async for chunk in stream:
+                yield chunk
 
     @on_io_loop
     async def embed(self, body: Body) -> Answer:
@@ -102,17 +105,18 @@ class HttpBackend(ABC):
 
     @on_io_loop
     async def load_lora(self, name: str, path: str) -> None:
-        await self._send("/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+        await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
 
     @on_io_loop
     async def unload_lora(self, name: str) -> None:
-        await self._send("/v1/unload_lora_adapter", {"lora_name": name})
+        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     @on_io_loop
     async def close(self) -> None:
-        if self._http is not None and self._http_for is not None and self._http_for[1] is io_loop():
-            await self._http.aclose()
+        client, client_for = self._http, self._http_for
         self._http = self._http_for = None
+        if client is not None and client_for is not None and client_for[1] is io_loop():
+            await client.aclose()
 
     @on_io_loop
     async def metrics(self) -> str:
@@ -120,33 +124,28 @@ class HttpBackend(ABC):
         return await self._get_text("/metrics")
 
     async def _get_text(self, path: str) -> str:
-        response = await self._request("GET", path)
-        return response.text if response.status_code == httpx.codes.OK else ""
+        try:
+            return (await self._request("GET", path)).text
+        except RequestError:  # not every server has every page
+            return ""
 
     async def _get_json(self, path: str) -> Answer:
-        return _json(await self._request("GET", path))
+        return _decoded(await self._request("GET", path))
 
     async def _post(self, path: str, body: Body) -> Answer:
-        body = {"model": await self._model(), **body, "stream": False}
-        return _json(await self._request("POST", path, body))
-
-    async def _send(self, path: str, body: Body) -> None:
-        await self._request("POST", path, body)
+        return _decoded(await self._request("POST", path, {"model": await self._model(), **body}))
 
     async def _request(self, method: str, path: str, body: Body | None = None) -> httpx.Response:
-        async with self._explained_errors():
-            client = await self._client()
+        async with self._connected() as client:
             async with asyncio.timeout(self.timeout):
                 response = await client.request(method, path, json=None if body is None else _sendable(body))
-            if response.is_error and method == "POST":
+            if response.is_error:
                 _raise_for(response)
             return response
 
-    async def _post_stream(self, path: str, body: Body) -> AsyncIterator[Answer]:
-        body = {"model": await self._model(), **body, "stream": True}
-        body.setdefault("stream_options", {"include_usage": True})
-        async with self._explained_errors():
-            client = await self._client()
+    async def _post_stream(self, path: str, body: Body) -> AsyncGenerator[Answer, None]:
+        body = {"model": await self._model(), "stream_options": {"include_usage": True}, **body}
+        async with self._connected() as client:
             async with client.stream("POST", path, json=_sendable(body)) as response:
                 if response.is_error:
                     await response.aread()
@@ -156,12 +155,12 @@ class HttpBackend(ABC):
                         raise _error_from(chunk["error"])
                     yield chunk
 
-    async def _client(self) -> httpx.AsyncClient:
+    def _client(self, address: str) -> httpx.AsyncClient:
         # A restarted engine has another address; after a fork there is another I/O loop, and the old
         # connections belong to the parent.
-        wanted = (await self._address(), io_loop())
+        wanted = (address, io_loop())
         if self._http is None or self._http_for != wanted:
-            self._http, self._http_for = self._make_client(wanted[0]), wanted
+            self._http, self._http_for = self._make_client(address), wanted
             # A backend may be dropped without close(): its connections are closed all the same.
             weakref.finalize(self, _close_soon, self._http, io_loop()).atexit = False
         return self._http
@@ -169,21 +168,23 @@ class HttpBackend(ABC):
     def _new_client(self, **where: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_TIMEOUT, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=64),
             **where,
         )
 
     @asynccontextmanager
-    async def _explained_errors(self) -> AsyncIterator[None]:
+    async def _connected(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The client, once the engine is ready; what goes wrong with it becomes an error for the caller."""
+        address = await self._address()
         try:
-            yield
+            yield self._client(address)
         except (TimeoutError, httpx.ReadTimeout) as error:
             raise RequestTimeoutError(
                 f"no answer within timeout={self.timeout} s; the request was aborted. "
                 "Raise timeout, or lower max_tokens."
             ) from error
         except (httpx.TransportError, ServerError) as error:
-            raise await self._explain(error) from error
+            raise await self._explain(error, address) from error
 
 
 class ServerBackend(HttpBackend):
@@ -221,11 +222,11 @@ class ServerBackend(HttpBackend):
             self._model_name = str(models["data"][0]["id"])
         return self._model_name
 
-    async def _explain(self, error: httpx.TransportError | ServerError) -> AscendError:
+    async def _explain(self, error: httpx.TransportError | ServerError, address: str) -> AscendError:
         if isinstance(error, ServerError):
             return error
         return ServerError(
-            f"no answer from {self.base_url} ({_reason(error)}): is the server running there? "
+            f"no answer from {address} ({_reason(error)}): is the server running there? "
             "Start one with `ascend-adapters serve MODEL`, or correct base_url."
         )
 
@@ -252,20 +253,25 @@ def _sendable(body: Body) -> Body:
     return body
 
 
-def _json(response: httpx.Response) -> Answer:
-    if response.is_error:
-        _raise_for(response)
-    answer: Answer = response.json()
+def _decoded(response: httpx.Response) -> Answer:
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ServerError(f"{response.url} does not answer as an OpenAI-compatible server does: correct base_url.")
     return answer
 
 
 def _raise_for(response: httpx.Response) -> NoReturn:
     try:
-        error = response.json().get("error", response.text)
+        body = response.json()
     except ValueError:
-        error = response.text
+        body = response.text
+    error = body.get("error", body) if isinstance(body, dict) else body
     error = error if isinstance(error, dict) else {"message": str(error)}
-    raise _error_from({"code": response.status_code, **error})
+    # The status counts: the code in the body may be null, or a word.
+    raise _error_from({**error, "code": response.status_code})
 
 
 def _error_from(error: Body) -> AscendError:
@@ -296,6 +302,7 @@ async def _sse_objects(lines: AsyncIterator[bytes]) -> AsyncIterator[Answer]:
             if payload == b"[DONE]":
                 return
             yield json.loads(payload)
+    raise ServerError("the server ended the stream before its end: its log tells more.")
 
 
 def _device_from_metrics(metrics: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What is measured: W1, W2 and W3, on prompts of exact lengths that share no prefix."""
+"""What is measured: W1, W2 and W3, on made-up prompts of exact lengths."""
 
 from dataclasses import dataclass
 from typing import Protocol

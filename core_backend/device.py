@@ -5,9 +5,9 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
+from core_backend import cgroup
 from core_backend.config import BackendConfig
 
 
@@ -24,11 +24,6 @@ class Device:
 
 
 @cache
-def chosen_device() -> Device:
-    """The device of this process, from the environment; chosen once."""
-    return choose_device(BackendConfig.from_dict({}))
-
-
 def choose_device(config: BackendConfig) -> Device:
     """The NPU if one can be used, else the CPU; what the user asked for is never replaced silently.
 
@@ -51,17 +46,13 @@ def _why_no_npu() -> str:
     return "torch_npu is installed, but this version has no npu operator set yet"
 
 
+def num_threads(config: BackendConfig, num_local_ranks: int) -> int:
+    """Compute threads of one rank: what was asked for, else its share of the usable cores."""
+    return config.num_threads or max(1, num_usable_cores() // num_local_ranks)
+
+
 def num_usable_cores() -> int:
-    """CPU cores this process may use: its affinity, or the cgroup's quota if that is smaller."""
+    """CPU cores this process may use: its affinity, or its control group's quota if that is smaller."""
     cores = len(os.sched_getaffinity(0))
-    quota = _cgroup_cpu_quota()
+    quota = cgroup.cpu_quota()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
-
-
-def _cgroup_cpu_quota() -> float | None:
-    """Cores granted by cgroup v2, or None without a limit. Source: kernel docs, cgroup-v2, cpu.max."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)

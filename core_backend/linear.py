@@ -20,12 +20,15 @@ class PackedLinearMethod(UnquantizedLinearMethod):
     """vLLM's linear method for unquantized weights, on our operators."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
-        packed = operator_set(layer.weight.device.type).pack_linear_weight(layer.weight.data)
-        if packed is layer.weight.data:
+        weight = layer.weight.data
+        if weight.ndim != 2:  # a convolution that vLLM keeps in a linear layer
+            return
+        packed = operator_set(weight.device.type).pack_linear_weight(weight)
+        if packed is weight:
             return
         layer.packed_weight = packed
         # The weight is held once: the parameter keeps its name, dtype and device, but no elements.
-        layer.weight.data = layer.weight.data.new_empty(0)
+        layer.weight.data = weight.new_empty(0)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         weight = getattr(layer, "packed_weight", layer.weight)

@@ -9,16 +9,13 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from core_backend import upstream_patches
 from core_backend.config import BackendConfig
-from core_backend.device import chosen_device, num_usable_cores
+from core_backend.device import choose_device, num_threads, num_usable_cores
 from core_backend.metrics import publish_device
 from core_backend.worker import memory
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-# A step of 8,192 tokens, vLLM's default on large machines, makes the profile run take half a minute on a CPU.
-CPU_MAX_NUM_BATCHED_TOKENS = 2048
 
 
 class AscendPlatform(Platform):
@@ -88,33 +85,40 @@ class AscendPlatform(Platform):
     def get_attn_backend_cls(
         cls, selected_backend: Any, attn_selector_config: Any, num_heads: int | None = None
     ) -> str:
-        """Our attention backend, or an error that says which kind of attention is not there."""
+        """Our attention backend, or an error that says what the model's attention needs and it does not have."""
         if selected_backend not in (None, AttentionBackendEnum.CUSTOM):
             raise ValueError(
                 f"attention backend {selected_backend.name} is not for this device: leave --attention-backend unset."
             )
-        for kind in ("use_mla", "use_sparse", "has_sink"):
-            if getattr(attn_selector_config, kind):
-                raise NotImplementedError(f"this model's attention needs {kind}=True, which is not supported yet.")
+        from core_backend.attention.backend import AscendAttentionBackend
+
+        reasons = AscendAttentionBackend.validate_configuration(
+            **attn_selector_config._asdict(), device_capability=None
+        )
+        if reasons:
+            raise NotImplementedError(
+                f"this model's attention cannot run here: {', '.join(reasons)}. Choose another model, or leave the "
+                "setting that asks for it (kv_cache_dtype, block_size) unset."
+            )
         return "core_backend.attention.backend.AscendAttentionBackend"
 
     @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
-        """Defaults that fit the device; whatever the user gives on the command line wins."""
-        if parser is None:  # not `vllm serve`, but vLLM used as a library in somebody's own process
-            return
-        parser.set_defaults(max_num_batched_tokens=CPU_MAX_NUM_BATCHED_TOKENS)
-        if chosen_device().type == "cpu":
+        """What must be settled before vLLM builds its configuration."""
+        # The second model runner needs Triton, which vLLM looks for by itself: it finds one where a GPU is.
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+        # Without a parser this is not `vllm serve`, but vLLM used as a library in somebody's own process.
+        if parser is not None and choose_device(BackendConfig.from_dict({})).type == "cpu":
             upstream_patches.apply_to_server()
 
     @classmethod
     def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:
-        BackendConfig.from_dict(vllm_config.additional_config or {})
-        publish_device(chosen_device())
+        config = BackendConfig.from_dict(vllm_config.additional_config or {})
+        publish_device(choose_device(config))
         _use_our_worker(vllm_config)
         _run_eagerly(vllm_config)
         _schedule_synchronously(vllm_config)
-        _set_process_defaults()
+        _set_process_defaults(vllm_config, config)
 
 
 def _use_our_worker(vllm_config: "VllmConfig") -> None:
@@ -127,7 +131,7 @@ def _use_our_worker(vllm_config: "VllmConfig") -> None:
 
 
 def _run_eagerly(vllm_config: "VllmConfig") -> None:
-    """No torch.compile and no graph capture: measured on the CPU, compiling costs a minute and gains nothing."""
+    """No torch.compile and no graph capture: the CPU operator set has neither yet."""
     from vllm.config import CompilationMode, CUDAGraphMode
 
     if vllm_config.model_config is not None:
@@ -145,6 +149,10 @@ def _schedule_synchronously(vllm_config: "VllmConfig") -> None:
     vllm_config.scheduler_config.async_scheduling = False
 
 
-def _set_process_defaults() -> None:
+def _set_process_defaults(vllm_config: "VllmConfig", config: BackendConfig) -> None:
     # Without compiled kernels for it there is no second stream to run shared experts on.
     os.environ["VLLM_DISABLE_SHARED_EXPERTS_STREAM"] = "1"
+    # Where it is unset, vLLM's executor for several ranks would set it to 1.
+    parallel_config = vllm_config.parallel_config
+    num_local_ranks = parallel_config.local_world_size * parallel_config.data_parallel_size_local
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads(config, num_local_ranks)))

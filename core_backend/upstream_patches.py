@@ -17,6 +17,7 @@ from core_backend.ops.table import operator_set
 def apply_to_worker() -> None:
     """What the process that runs the model needs."""
     slot_mapping_without_triton()
+    sampling_without_triton()
     accelerator_without_device()
 
 
@@ -52,6 +53,18 @@ def slot_mapping_without_triton() -> None:
     from vllm.v1.worker import block_table
 
     _replace(block_table, "_compute_slot_mapping_kernel", _SlotMappingLauncher())
+
+
+def sampling_without_triton() -> None:
+    """Sample with vLLM's torch code.
+
+    Why: with 8 requests or more it launches a Triton kernel wherever Triton finds a GPU, whatever the platform.
+    Upstream: vllm/v1/sample/ops/topk_topp_sampler.py (0.23.0), apply_top_k_top_p.
+    Remove when: the platform is asked.
+    """
+    from vllm.v1.sample.ops import topk_topp_sampler
+
+    _replace(topk_topp_sampler, "HAS_TRITON", False)
 
 
 class _SlotMappingLauncher:

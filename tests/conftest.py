@@ -22,7 +22,6 @@ from ascend_adapters.progress import Progress
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHAT_MODEL = "smollm2-135m-instruct"
-LICENCE = Path(__file__).parents[1] / "LICENSE"
 
 
 @pytest.fixture(scope="session")

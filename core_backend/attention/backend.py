@@ -13,7 +13,7 @@ class AscendAttentionBackend(AttentionBackend):
     """Attention over a KV cache of shape [2, num_blocks, block_size, num_kv_heads, head_size]."""
 
     supported_dtypes: ClassVar[list[torch.dtype]] = [torch.bfloat16, torch.float16, torch.float32]
-    supported_kv_cache_dtypes: ClassVar[list[Any]] = ["auto", "float16", "bfloat16", "float32"]
+    supported_kv_cache_dtypes: ClassVar[list[Any]] = ["auto"]  # the model's own dtype
 
     @staticmethod
     def get_name() -> str:
@@ -41,7 +41,3 @@ class AscendAttentionBackend(AttentionBackend):
     @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
         return attn_type in (AttentionType.DECODER, AttentionType.ENCODER_ONLY)
-
-    @staticmethod
-    def use_cascade_attention(*args: Any, **kwargs: Any) -> bool:
-        return False

@@ -54,7 +54,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         key, value     [num_tokens, num_kv_heads, head_size]
         kv_cache       [2, num_blocks, block_size, num_kv_heads, head_size]
         """
-        if attn_metadata is None:  # vLLM's profile run: no requests, only shapes
+        if attn_metadata is None:  # a dummy step of vLLM's: no requests, only shapes
             return output.fill_(0)
         step = slice(0, attn_metadata.num_actual_tokens)
         settings = {"scale": self.scale, "sliding_window": self.sliding_window, "out": output[step]}

@@ -1,28 +1,34 @@
 """How much memory there is, and how much of it becomes KV cache."""
 
+import os
 from pathlib import Path
+
+from core_backend import cgroup
 
 GIB = 1 << 30
 # 45,000 tokens of a 135M model. More would be idle on a laptop, and touching it costs 2 s per GiB at start.
 DEFAULT_KV_CACHE_BYTES = GIB
 # What the operating system and other processes are left with.
 RESERVED_BYTES = GIB // 2
+NO_LIMIT = 1 << 62
 
 
 def total_bytes() -> int:
-    """Memory of this machine, or of the cgroup this process is limited to."""
-    return min(_meminfo()["MemTotal"], _cgroup_limit())
+    """Memory of this machine, or what the control group of this process may use if that is less."""
+    return min(_meminfo()["MemTotal"], cgroup.memory_limit() or NO_LIMIT)
 
 
 def available_bytes() -> int:
-    """Memory that can still be taken without swapping, inside the cgroup's limit."""
-    return min(_meminfo()["MemAvailable"], _cgroup_limit() - _cgroup_usage())
+    """Memory that can still be taken without swapping, inside the control group's limit."""
+    limit = cgroup.memory_limit()
+    in_group = NO_LIMIT if limit is None else limit - cgroup.memory_usage()
+    return min(_meminfo()["MemAvailable"], in_group)
 
 
 def process_bytes() -> int:
     """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def kv_cache_bytes(available: int, requested: int | None, request_bytes: int) -> int:
@@ -44,6 +50,20 @@ def kv_cache_bytes(available: int, requested: int | None, request_bytes: int) ->
             "close another engine, or use a smaller model."
         )
     return wanted
+
+
+def share_for_kv_cache(utilization: float, total: int, used: int) -> int:
+    """Bytes for the KV cache when the engine may use a share of the machine's memory, and uses `used` already.
+
+    Raises ValueError if the share is used up before there is a KV cache.
+    """
+    left = int(utilization * total) - used
+    if left <= 0:
+        raise ValueError(
+            f"gpu_memory_utilization={utilization} of {_gib(total)} is less than the {_gib(used)} that the engine "
+            "takes without a KV cache: raise it, or give kv_cache_memory_bytes instead."
+        )
+    return left
 
 
 def weight_bytes(folder: Path, stored_itemsize: int, loaded_itemsize: int) -> int:
@@ -69,25 +89,3 @@ def _gib(num_bytes: int) -> str:
 def _meminfo() -> dict[str, int]:
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     return {name.rstrip(":"): int(kib) * 1024 for name, kib, *_ in lines}
-
-
-def _cgroup_limit() -> int:
-    return _cgroup_value("memory.max", default=1 << 62)
-
-
-def _cgroup_usage() -> int:
-    """The cgroup's memory less its page cache, which is given back on demand."""
-    try:
-        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-    except OSError:
-        return 0
-    return max(0, _cgroup_value("memory.current", default=0) - int(stat.get("inactive_file", 0)))
-
-
-def _cgroup_value(name: str, default: int) -> int:
-    """A cgroup v2 value of this process's group, or `default` where there is none. Source: kernel docs, cgroup-v2."""
-    try:
-        value = (Path("/sys/fs/cgroup") / name).read_text().strip()
-    except OSError:
-        return default
-    return default if value == "max" else int(value)

@@ -16,7 +16,7 @@ from vllm.v1.worker.workspace import init_workspace_manager
 
 from core_backend import upstream_patches
 from core_backend.config import BackendConfig
-from core_backend.device import chosen_device, num_usable_cores
+from core_backend.device import choose_device, num_threads
 from core_backend.layers import register_layers
 from core_backend.worker import memory
 from core_backend.worker.allocator import keep_freed_memory_mapped
@@ -32,9 +32,10 @@ class AscendWorker(Worker):
     def init_device(self) -> None:
         upstream_patches.apply_to_worker()
         register_layers()
-        device = chosen_device()
+        config = BackendConfig.from_dict(self.vllm_config.additional_config or {})
+        device = choose_device(config)
         self.device = torch.device(device.type)
-        torch.set_num_threads(self._num_threads())
+        torch.set_num_threads(num_threads(config, self._num_local_ranks()))
         keep_freed_memory_mapped()
         logger.info("device: %s, operator set: %s, %d threads", device, device.op_set, torch.get_num_threads())
         current_platform.check_if_supports_dtype(self.model_config.dtype)
@@ -49,11 +50,9 @@ class AscendWorker(Worker):
         init_workspace_manager(self.device, num_ubatches=1)
         self.model_runner: AscendModelRunner = AscendModelRunner(self.vllm_config, self.device)
 
-    def _num_threads(self) -> int:
-        config = BackendConfig.from_dict(self.vllm_config.additional_config or {})
-        # The ranks of one machine share its cores.
-        share = max(1, num_usable_cores() // self.parallel_config.local_world_size)
-        return config.num_threads or share
+    def _num_local_ranks(self) -> int:
+        """The processes of this engine that share this machine's cores and memory."""
+        return int(self.parallel_config.local_world_size * self.parallel_config.data_parallel_size_local)
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         """Raises ValueError if the weights do not fit into memory."""
@@ -62,23 +61,27 @@ class AscendWorker(Worker):
             loaded_itemsize = self.model_config.dtype.itemsize
             stored_itemsize = stored.itemsize if isinstance(stored, torch.dtype) else loaded_itemsize
             needed = memory.weight_bytes(folder, stored_itemsize, loaded_itemsize)
-            memory.check_weights_fit(needed, memory.available_bytes())
+            memory.check_weights_fit(needed // self.parallel_config.world_size, memory.available_bytes())
         super().load_model(load_dummy_weights=load_dummy_weights)
 
     def determine_available_memory(self) -> int:
-        """Bytes for the KV cache. Nothing is run: on the CPU a share of memory is left for activations."""
+        """Bytes for the KV cache. Nothing is run to find out: on the CPU, activations come from what is left free."""
         request_bytes = sum(spec.max_memory_usage_bytes(self.vllm_config) for spec in self.get_kv_cache_spec().values())
-        requested = self._requested_kv_cache_bytes()
-        num_bytes = memory.kv_cache_bytes(memory.available_bytes(), requested, request_bytes)
+        available = memory.available_bytes() // self._num_local_ranks()
+        num_bytes = memory.kv_cache_bytes(available, self._requested_kv_cache_bytes(), request_bytes)
         logger.info("KV cache: %.2f GiB", num_bytes / memory.GIB)
         return num_bytes
 
     def _requested_kv_cache_bytes(self) -> int | None:
-        """What the user asked for, in bytes or as a share of the machine's memory; None: nothing."""
+        """What the user asked for, in bytes or as a share of the machine's memory; None: nothing.
+
+        vLLM does not tell whether a value was given: its default share counts as none.
+        """
         share = self.cache_config.gpu_memory_utilization
         if self.cache_config.kv_cache_memory_bytes is not None or share == CacheConfig.gpu_memory_utilization:
             return self.cache_config.kv_cache_memory_bytes
-        return max(0, int(share * memory.total_bytes()) - memory.process_bytes())
+        total = memory.total_bytes() // self._num_local_ranks()
+        return memory.share_for_kv_cache(share, total, memory.process_bytes())
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """Nothing is compiled; the random state is as if nothing had run."""

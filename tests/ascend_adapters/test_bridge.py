@@ -99,8 +99,12 @@ def test_a_forked_child_gets_a_loop_of_its_own():
     run_sync(loop_here())
     child = os.fork()
     if child == 0:
-        run_sync(asyncio.sleep(0))
-        os._exit(7)
+        code = 1
+        try:
+            run_sync(asyncio.sleep(0))
+            code = 7
+        finally:
+            os._exit(code)
     deadline = time.monotonic() + 5
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
         assert time.monotonic() < deadline, "the child waits for its parent's thread"

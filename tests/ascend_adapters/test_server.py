@@ -1,11 +1,12 @@
 import json
 
+import httpx
 import pytest
 
 from ascend_adapters import ServerBackend
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import RequestError, ServerError
-from ascend_adapters.server import _sse_objects
+from ascend_adapters.server import _decoded, _raise_for, _sse_objects
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -43,6 +44,31 @@ async def objects_in(pieces):
             yield piece
 
     return [item async for item in _sse_objects(arriving())]
+
+
+async def test_a_stream_that_breaks_off_is_an_error():
+    with pytest.raises(ServerError, match="ended the stream before its end"):
+        await objects_in([b'data: {"text": "a"}\n\n'])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message"),
+    [
+        (400, {"error": {"message": "too long", "code": None}}, RequestError, "too long"),
+        (401, {"error": {"message": "no", "code": "invalid_api_key"}}, ServerError, "refuses the API key"),
+        (404, "not here", RequestError, "not here"),
+        (500, ["broken"], ServerError, "broken"),
+    ],
+)
+def test_the_status_says_whose_fault_an_error_is(status, body, error, message):
+    with pytest.raises(error, match=message):
+        _raise_for(httpx.Response(status, json=body))
+
+
+def test_a_server_of_another_kind_is_named():
+    page = httpx.Response(200, text="<html>", request=httpx.Request("GET", "http://h:1/v1/models"))
+    with pytest.raises(ServerError, match="http://h:1/v1/models does not answer as an OpenAI-compatible server"):
+        _decoded(page)
 
 
 async def test_events_are_read_however_the_bytes_arrive():

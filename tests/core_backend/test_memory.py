@@ -6,6 +6,7 @@ from core_backend.worker.memory import (
     check_weights_fit,
     kv_cache_bytes,
     process_bytes,
+    share_for_kv_cache,
     total_bytes,
     weight_bytes,
 )
@@ -35,6 +36,12 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(tmp_path):
     check_weights_fit(GIB, 2 * GIB)
     with pytest.raises(ValueError, match=r"3\.00 GiB needed, 1\.50 GiB free .*Close another engine"):
         check_weights_fit(3 * GIB, 2 * GIB)
+
+
+def test_a_share_of_the_machine_is_less_what_the_engine_uses_already():
+    assert share_for_kv_cache(0.5, total=8 * GIB, used=GIB) == 3 * GIB
+    with pytest.raises(ValueError, match=r"gpu_memory_utilization=0\.1 of 8\.00 GiB is less than the 1\.00 GiB"):
+        share_for_kv_cache(0.1, total=8 * GIB, used=GIB)
 
 
 def test_the_readings_of_this_machine_agree_with_each_other():

@@ -7,6 +7,7 @@ import pytest
 
 TARGETS = {
     "slot_mapping_without_triton": ("vllm.v1.worker.block_table", "_compute_slot_mapping_kernel"),
+    "sampling_without_triton": ("vllm.v1.sample.ops.topk_topp_sampler", "HAS_TRITON"),
     "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
 }
@@ -20,7 +21,11 @@ def run(patch, code):
 
 @pytest.mark.parametrize("patch", TARGETS)
 def test_it_may_be_applied_twice(patch):
-    done = run(patch, "before = getattr(module, name); patch(); patch(); assert getattr(module, name) is not before")
+    done = run(patch, "untouched = object(); setattr(module, name, untouched); patch(); patch()")
+    assert done.returncode == 0, done.stderr
+    done = run(
+        patch, "setattr(module, name, untouched := object()); patch(); assert getattr(module, name) != untouched"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,9 +51,13 @@ def prompts_of(lengths: list[int], reference: Reference) -> list[list[int]]:
     return [tokens[17 * i : 17 * i + length] for i, length in enumerate(lengths)]
 
 
-def greedy_body(prompt: list[int], num_tokens: int = NUM_NEW_TOKENS) -> dict[str, Any]:
-    """A completion request that generates exactly `num_tokens` of the most likely tokens."""
+def greedy_body(prompt: list[int], num_tokens: int = NUM_NEW_TOKENS, cache_salt: str | None = None) -> dict[str, Any]:
+    """A completion request that generates exactly `num_tokens` of the most likely tokens.
+
+    It finds cached prefixes only of requests with the same `cache_salt`: by default, of none.
+    """
     return {
+        "cache_salt": cache_salt or uuid4().hex,
         "prompt": prompt,
         "temperature": 0,
         "max_tokens": num_tokens,

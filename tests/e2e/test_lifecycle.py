@@ -1,7 +1,9 @@
 """An embedded engine from its start to its end, however either comes about."""
 
 import asyncio
+import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ SMALL = {"max_model_len": 1024, "kv_cache_memory_bytes": 128 << 20}
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 ENDLESS = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 900, "ignore_eos": True}
 
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "langchain_chat.py")
 SCRIPT = """
     from langchain_ascend import ChatAscend
 
@@ -57,14 +60,32 @@ def private_bytes(pid):
     return sum(process.memory_full_info().uss for process in group_of(pid))
 
 
-def test_a_plain_script_without_a_main_guard_gets_its_answer_and_leaves_nothing_running():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True, timeout=200, check=True
+def engines_of(owner_pid):
+    """Engines that the process `owner_pid` has launched."""
+    marks = ["ascend_adapters.engine_child", str(owner_pid)]
+    return [p for p in psutil.process_iter(["cmdline"]) if all(mark in (p.info["cmdline"] or []) for mark in marks)]
+
+
+def test_the_example_a_plain_script_without_a_main_guard_answers_and_leaves_nothing_running():
+    with subprocess.Popen(
+        [sys.executable, EXAMPLE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as script:
+        printed, progress = script.communicate(timeout=200)
+    assert script.returncode == 0, progress
+    assert "device: cpu (no NPU: torch_npu is not installed), operator set cpu" in printed
+    assert "The capital of France is Paris." in printed
+    assert re.search(r"time to first token: \d+ ms", printed)
+    assert re.search(r"16 answers, \d+ tokens in .* tokens/s", printed)
+    assert "engine: importing vLLM ..." in progress
+    assert engines_of(script.pid) == []
+
+
+def test_a_script_that_ends_in_the_middle_of_a_stream_ends(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(SCRIPT) + 'stream = model.stream("Count to one hundred."); print(next(stream).content)'
     )
-    *answer, engine_pid = done.stdout.splitlines()
-    assert "Paris" in " ".join(answer)
-    assert "engine: ready on device: cpu (no NPU: torch_npu is not installed)" in done.stderr
-    assert is_gone(int(engine_pid))
+    subprocess.run([sys.executable, str(script)], capture_output=True, check=True, timeout=120)
 
 
 def test_the_engine_is_gone_when_its_owner_is_killed(tmp_path):
@@ -121,7 +142,8 @@ def test_when_the_engine_is_killed_waiting_requests_say_so_and_the_next_call_sta
     target = pid if victim == "server" else _core_of(pid).pid
 
     async def wait_for_answers():
-        calls = [asyncio.create_task(small_engine.chat(ENDLESS)) for _ in range(3)]
+        calls = [asyncio.create_task(small_engine.chat(ENDLESS)) for _ in range(8)]
+        calls.append(asyncio.create_task(read_all(small_engine.chat_stream(ENDLESS))))
         await asyncio.sleep(1)
         os.kill(target, signal.SIGKILL)
         killed = time.monotonic()
@@ -137,6 +159,54 @@ def test_when_the_engine_is_killed_waiting_requests_say_so_and_the_next_call_sta
     assert small_engine.engine.pid != pid
 
 
+async def read_all(stream):
+    return [chunk async for chunk in stream]
+
+
+def test_64_callers_that_try_again_at_once_share_one_new_engine(small_engine):
+    """A late diagnosis of the old engine must not touch the new one."""
+    run_sync(small_engine.chat(HELLO))
+
+    async def call_and_try_again():
+        try:
+            return await small_engine.chat({**HELLO, "max_tokens": 200, "ignore_eos": True})
+        except EngineDiedError:
+            return await small_engine.chat(HELLO)
+
+    async def all_at_once():
+        calls = [asyncio.create_task(call_and_try_again()) for _ in range(64)]
+        await asyncio.sleep(1)
+        os.kill(small_engine.engine.pid, signal.SIGKILL)
+        return await asyncio.gather(*calls)
+
+    num_runs = len(small_engine.engine._runs)
+    answers = run_sync(all_at_once())
+    assert [answer["usage"]["completion_tokens"] for answer in answers] == [4] * 64
+    assert len(small_engine.engine._runs) == num_runs + 1
+
+
+def test_an_engine_ends_with_the_last_object_that_uses_it(small_engine):
+    backend = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 512})
+    run_sync(backend.info())
+    pid = backend.engine.pid
+    assert pid != small_engine.engine.pid
+    del backend
+    gc.collect()
+    assert is_gone(pid, seconds=10)
+
+
+async def test_an_engine_can_be_closed_while_it_starts():
+    backend = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 256})
+    call = asyncio.create_task(backend.chat(HELLO))
+    while backend.engine.pid is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    pid = backend.engine.pid
+    await backend.close()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await asyncio.to_thread(is_gone, pid)
+
+
 def _core_of(pid):
     return max(psutil.Process(pid).children(), key=lambda process: process.memory_info().rss)
 
@@ -147,16 +217,19 @@ def test_backends_of_the_same_model_and_settings_share_an_engine(small_engine):
     assert same.engine is small_engine.engine
     assert other.engine is not small_engine.engine
     run_sync(same.close())
-    assert small_engine.engine.is_alive()
+    assert small_engine.engine.pid is not None
 
 
 def test_a_forked_child_can_use_the_engine_and_does_not_end_it(small_engine):
     run_sync(small_engine.chat(HELLO))
     child = os.fork()
     if child == 0:
-        tokens = run_sync(small_engine.chat(HELLO))["usage"]["completion_tokens"]
-        small_engine.engine.stop()
-        os._exit(tokens)
+        tokens = 0
+        try:
+            tokens = run_sync(small_engine.chat(HELLO))["usage"]["completion_tokens"]
+            run_sync(small_engine.engine.stop())
+        finally:
+            os._exit(tokens)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
     assert run_sync(small_engine.chat(HELLO))["usage"]["completion_tokens"] == 4
 
@@ -172,6 +245,6 @@ def test_a_folder_whose_model_vllm_does_not_know_fails_with_the_reason_of_its_lo
     (tmp_path / "config.json").write_text('{"architectures": ["Nonsense"], "model_type": "nonsense"}')
     with pytest.raises(EngineStartError, match=r"nonsense") as failure:
         run_sync(EmbeddedBackend(str(tmp_path)).chat(HELLO))
-    log = Path(str(failure.value).rpartition("its log: ")[2].rstrip(")"))
+    log = Path(re.search(r"its log: (\S+)\)", str(failure.value))[1])
     assert "Traceback" in log.read_text()
     log.unlink()

@@ -45,7 +45,7 @@ def test_a_prompt_of_4000_tokens_in_chunks_of_512_gives_the_same_tokens(tight_en
 def test_a_shared_prefix_is_computed_once(engine, reference):
     tokens = prompts_of([2300], reference)[0]
     prefix, endings = tokens[1250:2250], (tokens[:20], tokens[30:50])
-    first, second = (run_sync(engine.complete(greedy_body(prefix + ending, 8))) for ending in endings)
+    first, second = (run_sync(engine.complete(greedy_body(prefix + ending, 8, "shared"))) for ending in endings)
     assert first["usage"]["prompt_tokens_details"] is None  # vLLM's way to say that nothing was cached
     assert 1000 - 16 <= second["usage"]["prompt_tokens_details"]["cached_tokens"] <= 1000  # whole blocks of 16
     assert token_ids(second) == reference.greedy(prefix + endings[1], 8)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -53,6 +54,14 @@ def test_chat_ascend_works_on_the_server(server):
 def test_a_wrong_key_is_refused_with_the_remedy(server):
     with pytest.raises(ServerError, match=r"refuses the API key.*api_key=.*ASCEND_API_KEY"):
         run_sync(ServerBackend(server.url, MODEL, api_key="wrong").chat({"messages": QUESTION}))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/invocations", "/tokenize", "/metrics"])
+def test_without_the_key_nothing_is_answered(server, path):
+    body = {"model": MODEL, "messages": QUESTION}
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        assert client.post(path, json=body).status_code == 401
+        assert client.get("/health").status_code == 200
 
 
 def test_an_unknown_model_is_refused_with_its_name(server):

@@ -13,14 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# What one group may gather, so that many requests on one long shared prefix do not copy it all at once.
+MAX_GATHERED_SLOTS = 1 << 16
+# vLLM allocates this block to nobody, so nothing is ever written there. Source: vllm/v1/core/block_pool.py.
+NULL_BLOCK_ID = 0
+
 
 @dataclass(slots=True)
 class DecodeGroup:
     """Requests with one query token each and contexts of similar length."""
 
     tokens: Tensor  # [num_reqs] int64: their rows in query
-    block_ids: Tensor  # [num_reqs * num_blocks] int32: what their rows of the block table name
+    block_ids: Tensor  # [num_reqs * num_blocks] int32: their blocks; past a request's own, the null block
     seq_lens: Tensor  # [num_reqs] int64
+    unwritten: Tensor  # int64: gathered slots that follow a request's last token in its last block
     context_len: int  # slots gathered per request: whole blocks, the longest of the group
 
 
@@ -74,21 +80,29 @@ def plan_attention(
             decoding[num_blocks.bit_length()].append(req_id)
         else:
             plan.sequences.append(Sequence(start, end, seq_len, block_table[req_id, :num_blocks]))
-    for req_ids in decoding.values():
+    for size_class, req_ids in decoding.items():
         assert block_table is not None
-        plan.decodes.append(_decode_group(req_ids, query_start_loc, seq_lens, block_table, block_size))
+        max_reqs = max(1, MAX_GATHERED_SLOTS // (block_size << size_class))
+        for first in range(0, len(req_ids), max_reqs):
+            group = req_ids[first : first + max_reqs]
+            plan.decodes.append(_decode_group(group, query_start_loc, seq_lens, block_table, block_size))
     return plan
 
 
 def _decode_group(
     req_ids: list[int], query_start_loc: list[int], seq_lens: list[int], block_table: Tensor, block_size: int
 ) -> DecodeGroup:
-    lengths = [seq_lens[req_id] for req_id in req_ids]
-    num_blocks = -(-max(lengths) // block_size)
+    lengths = torch.tensor([seq_lens[req_id] for req_id in req_ids])
+    blocks_used = (lengths + block_size - 1) // block_size
+    num_blocks = int(blocks_used.max())
+    slots = torch.arange(num_blocks * block_size)
+    is_unwritten = (slots >= lengths[:, None]) & (slots < (blocks_used * block_size)[:, None])
+    is_own = torch.arange(num_blocks) < blocks_used[:, None]
     return DecodeGroup(
         tokens=torch.tensor([query_start_loc[req_id] for req_id in req_ids]),
-        block_ids=block_table[torch.tensor(req_ids), :num_blocks].flatten(),
-        seq_lens=torch.tensor(lengths),
+        block_ids=block_table[torch.tensor(req_ids), :num_blocks].where(is_own, NULL_BLOCK_ID).flatten(),
+        seq_lens=lengths,
+        unwritten=is_unwritten.flatten().nonzero().flatten(),
         context_len=num_blocks * block_size,
     )
 
@@ -150,9 +164,7 @@ def _attend_decodes(
     sliding_window: int | None,
 ) -> Tensor:
     num_reqs, (num_kv_heads, head_size) = len(group.tokens), key_cache.shape[2:]
-    gathered = (num_reqs, group.context_len, num_kv_heads, head_size)
-    key = key_cache.index_select(0, group.block_ids).view(gathered).transpose(1, 2)
-    value = value_cache.index_select(0, group.block_ids).view(gathered).transpose(1, 2)
+    key, value = (_gather(cache, group) for cache in (key_cache, value_cache))
     # The query heads that share a KV head stand where query tokens usually do: nothing is repeated.
     heads = query.index_select(0, group.tokens).view(num_reqs, num_kv_heads, -1, head_size)
     mask_key = (id(group), sliding_window, query.dtype)
@@ -160,6 +172,14 @@ def _attend_decodes(
         plan.masks[mask_key] = _decode_mask(group, sliding_window, query.dtype)
     attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=plan.masks[mask_key], scale=scale)
     return attended.reshape(num_reqs, -1, head_size)
+
+
+def _gather(cache: Tensor, group: DecodeGroup) -> Tensor:
+    """[num_reqs, num_kv_heads, context_len, head_size]: a copy of the group's slots of one cache."""
+    slots = cache.index_select(0, group.block_ids).flatten(0, 1)
+    # A block's former owner may have left infinities there, which no mask takes away: 0 * inf is NaN.
+    slots.index_fill_(0, group.unwritten, 0)
+    return slots.view(len(group.tokens), group.context_len, *cache.shape[2:]).transpose(1, 2)
 
 
 def _decode_mask(group: DecodeGroup, sliding_window: int | None, dtype: torch.dtype) -> Tensor:

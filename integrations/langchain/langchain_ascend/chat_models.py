@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from ascend_adapters.bridge import iterate_sync, run_sync
 from ascend_adapters.contract import Backend, EngineInfo
+from ascend_adapters.errors import SettingError
 from langchain_ascend.translate import to_chat_body, to_chat_result, to_generation_chunk
 
 
@@ -71,7 +72,21 @@ class ChatAscend(BaseChatModel):
         """Raises SettingError or ModelError; nothing is started before the first call."""
         super().__init__(**settings)
         # Here and not in a validator: pydantic would bury the error in a ValidationError.
-        self._backend = self.backend if self.backend is not None else self._open_backend()
+        self._backend = self._open_backend() if self.backend is None else self.backend
+        if self.backend is not None:
+            self._refuse_what_a_backend_settles()
+
+    def close(self) -> None:
+        """Stop the embedded engine, unless another uses it, or close the connections to the server.
+
+        A later call opens them again.
+        """
+        run_sync(self._backend.close())
+
+    def _refuse_what_a_backend_settles(self) -> None:
+        names = [name for name in ("model", "base_url", "api_key", "timeout") if getattr(self, name) is not None]
+        if unused := [*names, *self.engine_settings]:
+            raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
 
     def engine_info(self) -> EngineInfo:
         """The engine behind this model: its device, its longest context. Starts it if need be."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from core_backend.ops.cpu import paged_attention, plan_attention, varlen_attention, write_kv
+from core_backend.ops.cpu import attention, paged_attention, plan_attention, varlen_attention, write_kv
 
 BLOCK_SIZE = 16
 HEAD_SIZE = 32
@@ -50,9 +50,9 @@ class PagedBatch:
         self.seq_lens = [context + new for context, new in lengths]
         self.sequences = [torch.randn(2, n, num_kv_heads, HEAD_SIZE).to(dtype) for n in self.seq_lens]
         blocks_per_request = [math.ceil(n / BLOCK_SIZE) for n in self.seq_lens]
-        ids = torch.randperm(sum(blocks_per_request) + 2).tolist()
+        ids = (torch.randperm(sum(blocks_per_request) + 1) + 1).tolist()  # block 0 is nobody's
         self.block_table = torch.zeros(len(lengths), max(blocks_per_request) + 1, dtype=torch.int32)
-        self.caches = torch.zeros(2, len(ids), BLOCK_SIZE, num_kv_heads, HEAD_SIZE, dtype=dtype)
+        self.caches = torch.zeros(2, len(ids) + 1, BLOCK_SIZE, num_kv_heads, HEAD_SIZE, dtype=dtype)
         for row, (sequence, num_blocks) in enumerate(zip(self.sequences, blocks_per_request, strict=True)):
             mine = torch.tensor([ids.pop() for _ in range(num_blocks)])
             self.block_table[row, :num_blocks] = mine
@@ -102,12 +102,25 @@ def test_a_sliding_window_hides_what_is_further_back(batch, window):
     )
 
 
-def test_slots_past_a_request_do_not_reach_its_result():
+@pytest.mark.parametrize("left_there", [1e4, float("inf"), float("nan")])
+def test_slots_past_a_request_do_not_reach_its_result(left_there):
     """Blocks are reused without being cleared: what a former request left there must not be seen."""
-    requests = PagedBatch([(3, 1), (20, 1)], 4, 2, torch.float32)
+    requests = PagedBatch([(3, 1), (20, 1), (40, 1), (7, 3)], 4, 2, torch.float32)
     clean = requests.run(0.2)
-    requests.caches[:, requests.block_table[0, 0], 4:] = 1e4
+    for row, seq_len in enumerate(requests.seq_lens):
+        last = requests.block_table[row, (seq_len - 1) // BLOCK_SIZE]
+        requests.caches[:, last, (seq_len - 1) % BLOCK_SIZE + 1 :] = left_there
+        # What a row names past its own blocks is another request's, or nobody's.
+        requests.block_table[row, (seq_len - 1) // BLOCK_SIZE + 1 :] = requests.block_table[3, 0]
     torch.testing.assert_close(requests.run(0.2), clean)
+
+
+def test_a_large_batch_is_gathered_in_parts(monkeypatch):
+    monkeypatch.setattr(attention, "MAX_GATHERED_SLOTS", 64)
+    requests = PagedBatch([(20, 1)] * 7, 4, 2, torch.float32)
+    plan = plan_attention(requests.query_start_loc, requests.seq_lens, requests.block_table, block_size=16, causal=True)
+    assert [len(group.tokens) for group in plan.decodes] == [1] * 7
+    torch.testing.assert_close(requests.run(0.2).double(), requests.expected(0.2), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -116,6 +116,8 @@ def test_engine_settings_are_constructor_arguments():
         ({"model": "smollm2-135m-instruct", "max_mode_len": 3}, SettingError, "did you mean 'max_model_len'"),
         ({"model": "m", "base_url": "http://h:1", "dtype": "float32"}, SettingError, "dtype: settings of an embedded"),
         ({}, SettingError, "neither model nor base_url is given"),
+        ({"model": "smollm2-135m-instruct", "api_key": "k"}, SettingError, "api_key is for a server"),
+        ({"backend": FakeBackend(), "temprature": 0.5, "model": "m"}, SettingError, "model, temprature: of no effect"),
     ],
 )
 def test_a_bad_argument_is_named_with_the_remedy(arguments, error, message):

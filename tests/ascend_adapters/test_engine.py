@@ -2,7 +2,8 @@
 
 import pytest
 
-from ascend_adapters.engine_process import _current_step, _device_in, failure_reason
+from ascend_adapters.engine import _current_step, _device_in
+from ascend_adapters.engine_run import failure_reason
 
 CORE_FAILED = """\
 (EngineCore pid=71) ERROR 11-23 07:09:54 [core.py:1165] Traceback (most recent call last):
@@ -23,6 +24,10 @@ BAD_CONFIG = """\
         (CORE_FAILED, "not enough memory for the KV cache: 9 GiB wanted"),
         (BAD_CONFIG, "The model type `x` is unknown"),
         ("OSError: [Errno 28] No space left on device\n", "[Errno 28] No space left on device"),
+        (
+            "vllm serve: error: argument --dtype: invalid choice: 'float23'\n",
+            "argument --dtype: invalid choice: 'float23'",
+        ),
         ("Killed\n", "its log gives no reason"),
     ],
 )

@@ -1,0 +1,113 @@
+"""An engine of this process: started on first use, started again when a run has ended."""
+
+import asyncio
+import os
+import re
+
+from ascend_adapters.config import EngineSettings
+from ascend_adapters.engine_run import POLL_INTERVAL, EngineRun
+from ascend_adapters.errors import EngineStartError
+from ascend_adapters.models import locate, prepare
+from ascend_adapters.progress import Progress
+
+START_TIMEOUT = 600.0  # seconds; large models take minutes to load
+
+# What a line of the engine's log says about where the start is.
+STEPS = {
+    "Resolved architecture": "starting the engine core",
+    "Starting to load model": "loading weights",
+    "Model loading took": "preparing the KV cache",
+    "Starting vLLM server": "opening the socket",
+}
+
+
+class Engine:
+    """One engine for all who ask for the same model and settings. Its coroutines run on the I/O loop."""
+
+    def __init__(self, model: str, settings: EngineSettings, *, quiet: bool = False) -> None:
+        """Nothing is started. Raises ModelError if `model` is neither a known name nor a model's folder."""
+        self.model = model
+        self.settings = settings
+        self.device: str | None = None
+        self._located = locate(model)
+        self._quiet = quiet
+        self._runs: dict[str, EngineRun] = {}  # by socket; the last one is the current one
+        self._starting: asyncio.Task[EngineRun] | None = None
+        self._starting_in = 0  # the process that does
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, which is the id of its process group too; None if it is not running."""
+        run = self._current()
+        return run.process.pid if run is not None else None
+
+    def _current(self) -> EngineRun | None:
+        """The run that is alive, if there is one."""
+        runs = list(self._runs.values())
+        return runs[-1] if runs and runs[-1].is_alive() else None
+
+    async def ensure_ready(self) -> EngineRun:
+        """A run that answers; started if there is none. Callers share one start.
+
+        Raises EngineStartError with the reason from the engine's own log.
+        """
+        if self._starting is not None and self._starting_in != os.getpid():
+            self._starting = None  # a forked child has its parent's memory, but not its I/O loop
+        if self._starting is None:
+            if (run := self._current()) is not None:
+                return run
+            self._starting, self._starting_in = asyncio.create_task(self._start()), os.getpid()
+            self._starting.add_done_callback(self._start_ended)
+        # A caller that gives up does not take the start away from the others.
+        return await asyncio.shield(self._starting)
+
+    async def why_it_ended(self, socket: str) -> str | None:
+        """How the run at `socket` ended; None if it is well. A later run is left alone."""
+        return await self._runs[socket].why_it_ended()
+
+    async def stop(self) -> None:
+        """End the engine, also while it starts. A later call starts it again."""
+        if self._starting is not None:
+            self._starting.cancel()
+        if (run := self._current()) is not None:
+            await asyncio.to_thread(run.stop)
+
+    def _start_ended(self, task: "asyncio.Task[EngineRun]") -> None:
+        self._starting = None
+        if not task.cancelled():
+            task.exception()  # seen: whoever waits gets it, and nobody need wait
+
+    async def _start(self) -> EngineRun:
+        model_folder = await asyncio.to_thread(prepare, self._located, Progress(self.model, quiet=self._quiet))
+        progress = Progress("engine", quiet=self._quiet)
+        run = EngineRun(model_folder, self.model, self.settings)
+        self._runs[run.socket] = run
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while not (run.is_alive() and await run.answers()):
+                    if not run.is_alive():
+                        raise EngineStartError(f"the engine for {self.model!r} did not start: {run.failure()}")
+                    progress.step(_current_step(run.log))
+                    await asyncio.sleep(POLL_INTERVAL)
+        except TimeoutError:
+            await asyncio.to_thread(run.stop)
+            raise EngineStartError(
+                f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {run.failure()}"
+            ) from None
+        except BaseException:
+            await asyncio.to_thread(run.stop)
+            raise
+        self.device = _device_in(run.log)
+        progress.done(f"ready on device: {self.device}")
+        return run
+
+
+def _current_step(log: str) -> str:
+    seen = [step for sign, step in STEPS.items() if sign in log]
+    return seen[-1] if seen else "importing vLLM"
+
+
+def _device_in(log: str) -> str | None:
+    """From the worker's line `device: cpu (...), operator set: cpu, 2 threads`."""
+    match = re.search(r"device: (.+), operator set: (\w+)", log)
+    return f"{match[1]}, operator set {match[2]}" if match else None

@@ -1,0 +1,174 @@
+"""One run of an engine: a private `vllm serve` on a unix socket, from its launch to its end."""
+
+import asyncio
+import atexit
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import httpx
+
+from ascend_adapters.config import EngineSettings, engine_environment
+from ascend_adapters.errors import EngineStartError
+
+POLL_INTERVAL = 0.1  # seconds
+STOP_TIMEOUT = 5.0
+HEALTH_TIMEOUT = 2.0
+MAX_SOCKET_PATH = 107  # bytes; Linux allows 108 with the terminating zero (unix(7))
+LEN_OF_VLLMS_SOCKET_NAMES = 36  # a UUID
+
+
+class EngineRun:
+    """A launched engine process. It does not come back: the next start is another run."""
+
+    def __init__(self, model_folder: str, name: str, settings: EngineSettings) -> None:
+        """Launch the engine; it is not ready yet. Raises EngineStartError if no socket can be made for it."""
+        self.owner_pid = os.getpid()
+        self._folder = _private_folder()
+        self._ended: str | None = None
+        self._diagnosing = asyncio.Lock()
+        self._stopping = threading.Lock()
+        self.process = self._launch(model_folder, name, settings)
+        atexit.register(self.stop)
+
+    @property
+    def socket(self) -> str:
+        """The path of the unix socket. Only this user can reach it: the folder's mode is 0700."""
+        return str(self._folder / "engine.sock")
+
+    @property
+    def log(self) -> str:
+        """What the engine's processes have printed so far."""
+        try:
+            return (self._folder / "engine.log").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def is_alive(self) -> bool:
+        """Whether the process runs; it may not be ready yet."""
+        if os.getpid() != self.owner_pid:  # a forked child cannot wait for its parent's children
+            return Path(f"/proc/{self.process.pid}").exists()
+        return self._ended is None and self.process.poll() is None
+
+    async def answers(self) -> bool:
+        """Whether the server is there and has a working engine behind it. One that is too busy to say is well."""
+        async with http_client(self.socket, timeout=HEALTH_TIMEOUT) as client:
+            try:
+                return not (await client.get("/health")).is_server_error
+            except httpx.TimeoutException:
+                return True
+            except httpx.TransportError:
+                return False
+
+    async def why_it_ended(self) -> str | None:
+        """How this run ended, if it has or is about to; None if it is well. What is left of it is stopped."""
+        async with self._diagnosing:  # many requests fail at once, and ask at once
+            if self._ended is None and not await self.answers():
+                await asyncio.sleep(POLL_INTERVAL)  # a killed process takes a moment to be seen as ended
+                code = self.process.poll()
+                # A server whose engine core is gone still runs for a moment, and shuts down by itself.
+                how = "its core process ended" if code is None else f"its process ended {_how(code)}"
+                self._ended = f"{how} (its log: {self.keep_log()})"
+                await asyncio.to_thread(self.stop)
+            return self._ended
+
+    def failure(self) -> str:
+        """Why the start failed, for a person: the cause from the log, how the process ended, and where the log is."""
+        code = self.process.poll()
+        ending = "" if code is None or code > 0 else f"; its process ended {_how(code)}"
+        return f"{failure_reason(self.log)}{ending} (its log: {self.keep_log()})"
+
+    def keep_log(self) -> Path:
+        """A copy of the log that survives this run."""
+        handle, path = tempfile.mkstemp(prefix="ascend-engine-", suffix=".log")
+        with os.fdopen(handle, "w") as file:
+            file.write(self.log)
+        return Path(path)
+
+    def stop(self) -> None:
+        """End the engine and all its processes; nothing is left of them. Does nothing in a forked child."""
+        if os.getpid() != self.owner_pid:
+            return
+        with self._stopping:
+            self._ended = self._ended or "it was stopped"
+            atexit.unregister(self.stop)
+            _end_group(self.process)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _launch(self, model_folder: str, name: str, settings: EngineSettings) -> "subprocess.Popen[bytes]":
+        command = [
+            # -P: no module is taken from whatever folder the user happens to be in.
+            *(sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)),
+            *("serve", model_folder, "--uds", self.socket, "--served-model-name", name, *settings.arguments()),
+        ]
+        environment = engine_environment(model_folder)
+        environment.pop("VLLM_API_KEY", None)  # meant for servers; here the folder's mode is the lock
+        # vLLM's processes talk over sockets too: not in the folder that all users share.
+        environment["VLLM_RPC_BASE_PATH"] = str(self._folder)
+        if settings.as_dict().get("enable_lora"):
+            environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+        with (self._folder / "engine.log").open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is the owner's to handle
+            )
+
+
+def http_client(socket: str, timeout: float | None) -> httpx.AsyncClient:
+    """A client of the server behind a unix socket."""
+    # verify=False: there is no TLS on a unix socket, and loading certificates takes 30 ms.
+    transport = httpx.AsyncHTTPTransport(uds=socket, verify=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=timeout, trust_env=False)
+
+
+def failure_reason(log: str) -> str:
+    """The cause named in an engine's log: its first exception that is not a consequence of another."""
+    text = re.sub(r"^\(\w+ pid=\d+\) ?(?:ERROR .*?\] )?", "", log, flags=re.MULTILINE)
+    causes = (
+        r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)",
+        r"^\s+Value error, (.+?)(?: \[type=.*)?$",  # pydantic's, below a line of the first kind
+        r"^vllm serve: error: (.+)",
+    )
+    found = ["".join(groups) for groups in re.findall("|".join(causes), text, re.MULTILINE)]
+    consequences = ("Engine core initialization failed", "validation error for")
+    roots = [cause for cause in found if not any(consequence in cause for consequence in consequences)]
+    return roots[0].strip() if roots else "its log gives no reason"
+
+
+def _private_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ascend-engine-"))
+    if len(os.fsencode(folder)) + 1 + LEN_OF_VLLMS_SOCKET_NAMES > MAX_SOCKET_PATH:
+        folder.rmdir()
+        raise EngineStartError(
+            f"the temporary folder's path is too long for a unix socket: {folder}. Set TMPDIR to a shorter one."
+        )
+    return folder
+
+
+def _how(returncode: int) -> str:
+    if returncode < 0:
+        return f"by {signal.Signals(-returncode).name}"
+    return f"with exit status {returncode}"
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
