@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from ascend_adapters.errors import EngineDiedError, EngineStartError
 pytestmark = pytest.mark.engine
 
 SMALL = {"max_model_len": 1024, "kv_cache_memory_bytes": 128 << 20}
-HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "ignore_eos": True}
 ENDLESS = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 900, "ignore_eos": True}
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "langchain_chat.py")
@@ -88,10 +89,20 @@ def test_a_script_that_ends_in_the_middle_of_a_stream_ends(tmp_path):
     subprocess.run([sys.executable, str(script)], capture_output=True, check=True, timeout=120)
 
 
-def test_the_engine_is_gone_when_its_owner_is_killed(tmp_path):
+@pytest.fixture
+def short_tmp_path():
+    """pytest's own is too long a path for a unix socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_the_engine_is_gone_when_its_owner_is_killed(short_tmp_path):
     script = textwrap.dedent(SCRIPT) + "import time; time.sleep(600)"
     owner = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(short_tmp_path)},
     )
     with owner:
         owner.stdout.readline()
@@ -99,7 +110,7 @@ def test_the_engine_is_gone_when_its_owner_is_killed(tmp_path):
         assert len(group_of(engine_pid)) >= 2
         owner.kill()
     assert is_gone(engine_pid)
-    assert list(tmp_path.glob("ascend-engine-*")) == []
+    assert list(short_tmp_path.glob("ascend-engine-*")) == []
 
 
 def test_a_notebook_works():
@@ -169,7 +180,7 @@ def test_64_callers_that_try_again_at_once_share_one_new_engine(small_engine):
 
     async def call_and_try_again():
         try:
-            return await small_engine.chat({**HELLO, "max_tokens": 200, "ignore_eos": True})
+            return await small_engine.chat({**HELLO, "max_tokens": 200})
         except EngineDiedError:
             return await small_engine.chat(HELLO)
 
