@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
     async def complete(self, body: Body) -> Answer:
-        """A continuation of body["prompt"], a text or a list of token ids (or a list of either)."""
+        """A continuation of body["prompt"], a text or a list of token ids."""
         ...
 
     def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:

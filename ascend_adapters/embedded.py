@@ -1,14 +1,12 @@
 """The embedded engine: the contract over a unix socket to a private vLLM of this process."""
 
-import asyncio
 import threading
-import weakref
 from typing import Any
 from weakref import WeakSet
 
 import httpx
 
-from ascend_adapters.bridge import io_loop, on_io_loop, run_sync
+from ascend_adapters.bridge import on_io_loop, run_sync
 from ascend_adapters.config import EngineSettings
 from ascend_adapters.contract import EngineInfo
 from ascend_adapters.engine import Engine
@@ -28,7 +26,11 @@ class SharedEngine(Engine):
 
 
 class EmbeddedBackend(HttpBackend):
-    """An engine in a child process, started on first use and shared by all who ask for the same one."""
+    """An engine in a child process, started on first use and shared by all who ask for the same one.
+
+    It runs until close(), or until this process ends: a program that makes a new backend for every call gets
+    the same engine each time.
+    """
 
     def __init__(
         self, model: str, *, timeout: float | None = None, quiet: bool = False, **engine_settings: Any
@@ -50,8 +52,6 @@ class EmbeddedBackend(HttpBackend):
                 _engines[key] = SharedEngine(model, settings, quiet=quiet)
             self.engine = _engines[key]
             self.engine.users.add(self)
-        # At exit the engine ends by itself.
-        weakref.finalize(self, _release, self.engine).atexit = False
 
     def __repr__(self) -> str:
         return f"EmbeddedBackend({self.engine.model!r}, {self.engine.settings.as_dict()})"
@@ -74,7 +74,7 @@ class EmbeddedBackend(HttpBackend):
         """Stop the engine, unless another backend uses it. A later call starts it again."""
         await super().close()
         self.engine.users.discard(self)
-        if not self.engine.users:
+        if not list(self.engine.users):
             await self.engine.stop()
 
     def openai_http_client(self) -> httpx.Client:
@@ -115,10 +115,3 @@ class _UnixTransport(httpx.HTTPTransport):
     def __init__(self, backend: EmbeddedBackend, socket: str) -> None:
         super().__init__(uds=socket, verify=False)
         self._backend = backend
-
-
-def _release(engine: SharedEngine) -> None:
-    """The last backend of an engine is gone without close(): nobody can use the engine any more."""
-    # Counted one by one: the set may not have noticed yet that its last member is gone.
-    if not list(engine.users) and engine.pid is not None:
-        asyncio.run_coroutine_threadsafe(engine.stop(), io_loop())

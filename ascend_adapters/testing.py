@@ -114,10 +114,11 @@ class FakeBackend:
         for i, character in enumerate(text):
             await asyncio.sleep(self._seconds_per_token)
             last = i == len(text) - 1
-            choice = {"index": 0, **piece(character), "finish_reason": finish_reason if last else None}
-            if body.get("logprobs"):
-                choice["logprobs"] = _logprobs(character)
-            yield {**head, "choices": [choice]}
+            for index in range(body.get("n") or 1):
+                choice = {"index": index, **piece(character), "finish_reason": finish_reason if last else None}
+                if body.get("logprobs"):
+                    choice["logprobs"] = _logprobs(character)
+                yield {**head, "choices": [choice]}
         yield {**head, "choices": [], "usage": _usage(prompt, [text])}
 
     def _generate(self, body: Body, prompt: str) -> tuple[str, str]:

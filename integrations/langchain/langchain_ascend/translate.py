@@ -7,6 +7,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from ascend_adapters.contract import Answer, Body
+from ascend_adapters.errors import RequestError
 
 
 def to_chat_body(messages: list[BaseMessage], settings: dict[str, Any]) -> Body:
@@ -31,13 +32,18 @@ def to_chat_result(answer: Answer) -> ChatResult:
 
 
 def to_generation_chunk(chunk: Answer) -> ChatGenerationChunk:
-    """One piece of a stream; the last one has no choices, but the usage."""
+    """One piece of a stream; the last one has no choices, but the usage.
+
+    Raises RequestError for a piece of a second answer: LangChain would run the answers together.
+    """
     if not chunk["choices"]:
         usage = chunk.get("usage")
         return ChatGenerationChunk(
             message=AIMessageChunk(content="", id=chunk["id"], usage_metadata=_usage(usage) if usage else None)
         )
     choice = chunk["choices"][0]
+    if choice["index"] > 0:
+        raise RequestError("n > 1 answers cannot be streamed as one message: use invoke, or leave n out.")
     finished = choice.get("finish_reason") is not None
     metadata = _response_metadata(chunk, choice) if finished else _logprobs(choice)
     message = AIMessageChunk(content=choice["delta"].get("content") or "", id=chunk["id"], response_metadata=metadata)

@@ -95,6 +95,11 @@ def test_a_batch_may_return_its_errors():
     assert isinstance(answers[1], RequestError)
 
 
+def test_several_answers_are_not_streamed_into_one():
+    with pytest.raises(RequestError, match="n > 1 answers cannot be streamed"):
+        list(ChatAscend(backend=FakeBackend("Hello")).stream("Hi", n=2))
+
+
 def test_it_takes_its_place_in_a_chain():
     prompt = ChatPromptTemplate.from_template("Say {word}")
     chain = prompt | ChatAscend(backend=FakeBackend()) | StrOutputParser()
