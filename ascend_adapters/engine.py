@@ -90,9 +90,10 @@ class Engine:
                     progress.step(_current_step(run.log))
                     await asyncio.sleep(POLL_INTERVAL)
         except TimeoutError:
+            reason = run.failure()  # before stop(), which takes the log away
             await asyncio.to_thread(run.stop)
             raise EngineStartError(
-                f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {run.failure()}"
+                f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {reason}"
             ) from None
         except BaseException:
             await asyncio.to_thread(run.stop)

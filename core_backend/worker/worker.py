@@ -8,7 +8,6 @@ import torch
 from vllm.config import CacheConfig
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
-from vllm.tasks import SupportedTask
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.worker_base import CompilationTimes
@@ -87,9 +86,6 @@ class AscendWorker(Worker):
         """Nothing is compiled; the random state is as if nothing had run."""
         set_random_seed(self.model_config.seed)
         return CompilationTimes(language_model=0.0, encoder=0.0)
-
-    def get_supported_tasks(self) -> tuple[SupportedTask, ...]:
-        return self.model_runner.get_supported_tasks()
 
     def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[Any]:
         return nullcontext()
