@@ -6,7 +6,6 @@ never builds the score matrix.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -116,21 +115,23 @@ def paged_attention(
     scale: float,
     sliding_window: int | None,
     out: Tensor,
+    sinks: Tensor | None = None,
 ) -> None:
     """Attention of this step's tokens over the paged cache, which already holds their own keys and values.
 
     query, out              [num_tokens, num_heads, head_size]
     key_cache, value_cache  [num_blocks, block_size, num_kv_heads, head_size]; num_kv_heads divides num_heads
     sliding_window          a token sees itself and the sliding_window - 1 before it; None: all before it
-    Source: arXiv 2309.06180.
+    sinks                   [num_heads]: a score that every token gives to nothing at all; None: there is none
+    Source: arXiv 2309.06180; sinks: arXiv 2309.17453.
     """
     for group in plan.decodes:
-        out[group.tokens] = _attend_decodes(query, key_cache, value_cache, group, plan, scale, sliding_window)
+        out[group.tokens] = _attend_decodes(query, key_cache, value_cache, group, plan, scale, sliding_window, sinks)
     for seq in plan.sequences:
         assert seq.block_ids is not None
         key = key_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
         value = value_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
-        out[seq.start : seq.end] = _attend_sequence(query, key, value, seq, plan, scale, sliding_window)
+        out[seq.start : seq.end] = _attend_sequence(query, key, value, seq, plan, scale, sliding_window, sinks)
 
 
 def varlen_attention(
@@ -162,6 +163,7 @@ def _attend_decodes(
     plan: CpuAttentionPlan,
     scale: float,
     sliding_window: int | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     num_reqs, (num_kv_heads, head_size) = len(group.tokens), key_cache.shape[2:]
     key, value = (_gather(cache, group) for cache in (key_cache, value_cache))
@@ -170,8 +172,24 @@ def _attend_decodes(
     mask_key = (id(group), sliding_window, query.dtype)
     if mask_key not in plan.masks:
         plan.masks[mask_key] = _decode_mask(group, sliding_window, query.dtype)
-    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=plan.masks[mask_key], scale=scale)
+    mask = plan.masks[mask_key]
+    if sinks is not None:
+        # [num_kv_heads, heads that share one, 1]: as the rows of `heads` above.
+        key, value, mask = _with_sink(key, value, mask, sinks.view(num_kv_heads, -1, 1))
+    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=mask, scale=scale)
     return attended.reshape(num_reqs, -1, head_size)
+
+
+def _with_sink(key: Tensor, value: Tensor, mask: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One more key and value, all zero, whose score is the sink: what is attended to it adds nothing.
+
+    key, value  [..., num_keys, head_size]
+    mask        broadcastable to the scores [..., num_queries, num_keys]
+    sinks       broadcastable to [..., num_queries, 1]
+    """
+    key, value = (F.pad(x, (0, 0, 0, 1)) for x in (key, value))
+    shape = torch.broadcast_shapes(mask.shape[:-1], sinks.shape[:-1])
+    return key, value, torch.cat((mask.expand(*shape, -1), sinks.to(mask.dtype).expand(*shape, 1)), dim=-1)
 
 
 def _gather(cache: Tensor, group: DecodeGroup) -> Tensor:
@@ -200,6 +218,7 @@ def _attend_sequence(
     plan: CpuAttentionPlan,
     scale: float,
     sliding_window: int | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention of one request; key and value are [seq_len, num_kv_heads, head_size]."""
     num_kv_heads, head_size = key.shape[1:]
@@ -207,15 +226,12 @@ def _attend_sequence(
     # KV heads stand where the batch usually does, so that sharing one among query heads needs no copy.
     heads = query[seq.start : seq.end].view(num_tokens, num_kv_heads, -1, head_size).permute(1, 2, 0, 3)
     key, value = (x.transpose(0, 1).unsqueeze(1).expand(-1, heads.shape[1], -1, -1) for x in (key, value))
-    plain_causal = plan.causal and num_tokens == seq.seq_len and sliding_window is None
-    attended = F.scaled_dot_product_attention(
-        heads,
-        key,
-        value,
-        attn_mask=None if plain_causal else _sequence_mask(seq, plan, sliding_window, query.dtype),
-        is_causal=plain_causal,
-        scale=scale,
-    )
+    plain_causal = plan.causal and num_tokens == seq.seq_len and sliding_window is None and sinks is None
+    mask = None if plain_causal else _sequence_mask(seq, plan, sliding_window, query.dtype)
+    if sinks is not None:
+        mask = query.new_zeros(num_tokens, seq.seq_len) if mask is None else mask
+        key, value, mask = _with_sink(key, value, mask, sinks.view(num_kv_heads, -1, 1, 1))
+    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=mask, is_causal=plain_causal, scale=scale)
     return attended.permute(2, 0, 1, 3).reshape(num_tokens, -1, head_size)
 
 
@@ -227,21 +243,20 @@ def _sequence_mask(
         return None
     mask_key = (id(seq), sliding_window, dtype)
     if mask_key not in plan.masks:
-        positions = torch.arange(seq.seq_len - (seq.end - seq.start), seq.seq_len)[:, None]
-        plan.masks[mask_key] = _additive(
-            _hidden(positions, torch.arange(seq.seq_len), plan.causal, sliding_window), dtype
-        )
+        plan.masks[mask_key] = _additive(hidden_from_sequence(seq, plan.causal, sliding_window), dtype)
     return plan.masks[mask_key]
+
+
+def hidden_from_sequence(seq: Sequence, causal: bool, sliding_window: int | None = None) -> Tensor:
+    """[num_query_tokens, seq_len] bool: which of a request's tokens each of its query tokens may not see."""
+    positions = torch.arange(seq.seq_len - (seq.end - seq.start), seq.seq_len)[:, None]
+    return _hidden(positions, torch.arange(seq.seq_len), causal, sliding_window)
 
 
 def _hidden(query_pos: Tensor, key_pos: Tensor, causal: bool, sliding_window: int | None) -> Tensor:
     distance = query_pos - key_pos
-    rules: Iterable[Tensor] = []
-    if causal:
-        rules = [*rules, distance < 0]
-    if sliding_window is not None:
-        rules = [*rules, distance.abs() >= sliding_window]
-    return torch.stack(list(rules)).any(0)
+    hidden = distance < 0 if causal else torch.zeros_like(distance, dtype=torch.bool)
+    return hidden if sliding_window is None else hidden | (distance.abs() >= sliding_window)
 
 
 def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:

@@ -30,6 +30,46 @@ def rotary(
     )
 
 
+def mrope(
+    positions: Tensor,
+    query: Tensor,
+    key: Tensor,
+    cos_sin_cache: Tensor,
+    *,
+    head_size: int,
+    mrope_section: list[int],
+    is_neox_style: bool,
+    is_interleaved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Rotary embedding with several positions per token (time, height, width), each for a section of the frequencies.
+
+    positions       [len(mrope_section), num_tokens] integer
+    mrope_section   how many frequencies each kind of position has; together rotary_dim / 2
+    is_interleaved  frequency 3 i + 1 follows the second and 3 i + 2 the third kind as long as its section lasts, all
+                    others the first; if false, the sections follow one another
+    others          as in rotary
+    Source: arXiv 2409.12191; vllm/model_executor/layers/rotary_embedding/mrope.py.
+    """
+    tables = cos_sin_cache[positions]  # [num_sections, num_tokens, rotary_dim]
+    kinds = _kind_of_frequency(mrope_section, is_interleaved).to(positions.device)
+    frequencies = torch.arange(len(kinds), device=positions.device)
+    cos, sin = (half[kinds, :, frequencies].t().unsqueeze(1) for half in tables.chunk(2, dim=-1))
+    return (
+        _rotate(query, cos, sin, head_size, is_neox_style),
+        _rotate(key, cos, sin, head_size, is_neox_style),
+    )
+
+
+def _kind_of_frequency(mrope_section: list[int], is_interleaved: bool) -> Tensor:
+    """[rotary_dim / 2]: the row of `positions` that each frequency follows."""
+    if not is_interleaved:
+        return torch.repeat_interleave(torch.arange(len(mrope_section)), torch.tensor(mrope_section))
+    kinds = torch.zeros(sum(mrope_section), dtype=torch.int64)
+    for kind in (1, 2):
+        kinds[kind : 3 * mrope_section[kind] : 3] = kind
+    return kinds
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, head_size: int, is_neox_style: bool) -> Tensor:
     rotary_dim = 2 * cos.shape[-1]
     heads = x.view(x.shape[0], -1, head_size)
