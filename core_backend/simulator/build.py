@@ -1,0 +1,155 @@
+"""What the simulator needs and the machine does not have, built once into a cache folder.
+
+The torch_npu wheel, stand-ins for CANN's libraries, and the kernel that runs operators on the CPU.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from core_backend.simulator import cann_libraries
+
+TORCH_NPU = "2.11.0.post3"
+WHEEL_HASHES = {  # of the wheel for CPython 3.11, by machine
+    "x86_64": "7489f67010989c56ed39deb6e25cb809c4d2cc99e7cc3426386e044c4ee8b55d",
+    "aarch64": "30da6f628cf87095843d1b432401ded34c5e7345089ed1303b9980ca7fd5f177",
+}
+NATIVE = Path(__file__).parent / "native"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Where the parts are."""
+
+    site: Path  # the folder that holds the package torch_npu
+    libraries: list[Path]  # CANN's stand-ins, in the order to load them
+    allocator_keys: Path
+    boxed_kernel: Path
+
+
+def why_unavailable() -> str | None:
+    """Why the simulator cannot be built here, with the remedy; None if it can, or is built already."""
+    if _parts_folder().is_dir() and _wheel_folder().is_dir():
+        return None
+    if missing := [tool for tool in ("gcc", "g++", "readelf", "nm") if shutil.which(tool) is None]:
+        return f"no {', '.join(missing)} on PATH: install a C++ compiler (Debian: apt install build-essential)"
+    if platform.machine() not in WHEEL_HASHES:
+        return f"torch_npu has no wheel for {platform.machine()}: use one of {', '.join(WHEEL_HASHES)}"
+    try:
+        _built_once(_wheel_folder(), _unpack_wheel)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def build() -> Built:
+    """All parts, from the cache where they are there. About 30 s the first time.
+
+    Raises RuntimeError if the wheel cannot be downloaded or something does not compile.
+    """
+    if (reason := why_unavailable()) is not None:
+        raise RuntimeError(f"ASCEND_SIMULATE: the simulated NPU cannot be built: {reason}.")
+    site = _built_once(_wheel_folder(), _unpack_wheel)
+    parts = _built_once(_parts_folder(), lambda folder: _compile(site, folder))
+    return Built(
+        site=site,
+        libraries=cann_libraries.in_load_order(parts),
+        allocator_keys=parts / "allocator_keys.so",
+        boxed_kernel=parts / "boxed_kernel.so",
+    )
+
+
+def _cache_folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ascend-adapters"
+    return Path(os.environ.get("ASCEND_ADAPTERS_CACHE") or cache) / "simulator"
+
+
+def _wheel_folder() -> Path:
+    return _cache_folder() / f"torch_npu-{TORCH_NPU}-{sys.implementation.cache_tag}-{platform.machine()}"
+
+
+def _parts_folder() -> Path:
+    """Named after everything that goes into them: other sources or another torch are built anew."""
+    digest = hashlib.sha256(f"{torch.__version__} {TORCH_NPU} {platform.machine()}".encode())
+    for source in [*sorted(NATIVE.rglob("*.*")), Path(cann_libraries.__file__)]:
+        digest.update(source.read_bytes())
+    return _cache_folder() / f"native-{digest.hexdigest()[:16]}"
+
+
+def _built_once(folder: Path, build_into: Callable[[Path], None]) -> Path:
+    """`folder`, built by one process while others wait, and renamed into place whole."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
+                built = Path(temporary) / "built"
+                built.mkdir()
+                build_into(built)
+                built.rename(folder)
+    return folder
+
+
+def _unpack_wheel(folder: Path) -> None:
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"torch-npu=={TORCH_NPU} --hash=sha256:{WHEEL_HASHES[platform.machine()]}\n")
+    _say(f"downloading torch-npu {TORCH_NPU} (without its dependencies)")
+    # Its own metadata asks for torch==2.11.0+cpu, which is on no public index.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    _run([*command, "--require-hashes", "-r", requirement, "-d", folder], "torch-npu could not be downloaded")
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    wheel.unlink()
+
+
+def _compile(site: Path, folder: Path) -> None:
+    _say("building CANN's stand-ins and the CPU kernel, once: about 15 s")
+    cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, _run)
+    _run(
+        ["g++", "-O1", "-shared", "-fPIC", NATIVE / "allocator_keys.cpp", "-o", folder / "allocator_keys.so"],
+        "the allocator remedy did not compile",
+    )
+    torch_folder = Path(torch.__file__).parent
+    includes = [f"-I{torch_folder}/include", f"-I{torch_folder}/include/torch/csrc/api/include"]
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    compiler: list[str | Path] = ["g++", "-O2", "-std=c++17", "-w", "-shared", "-fPIC", abi, *includes]
+    libraries = [f"-L{torch_folder}/lib", "-lc10", "-ltorch_cpu"]
+    _run(
+        [*compiler, NATIVE / "boxed_kernel.cpp", "-o", folder / "boxed_kernel.so", *libraries],
+        "the CPU kernel did not compile",
+    )
+
+
+def _run(command: list[str | Path], failure: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "ASCEND_SIMULATE"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
+        raise RuntimeError(f"{failure}: {reason.strip()}")
+    return done.stdout
+
+
+def _say(text: str) -> None:
+    print(f"simulated NPU: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
