@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,4 @@ def engine_environment(model: str) -> dict[str, str]:
     environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
     if Path(model).is_dir():
         environment.setdefault("HF_HUB_OFFLINE", "1")
-    # A forked engine core inherits the imports of the API server: 12 s less to wait. A process that has
-    # touched an NPU must not be forked, so vLLM's default (spawn) stays where one may be in play.
-    if find_spec("torch_npu") is None:
-        environment.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     return environment

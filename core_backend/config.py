@@ -12,20 +12,30 @@ OpSet = Literal["auto", "cpu", "npu"]
 class BackendConfig:
     """Built once per process from the environment and vLLM's --additional-config; the latter wins."""
 
-    op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU
+    op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU; from the environment only
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
+    npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
 
     def __post_init__(self) -> None:
         if self.op_set not in get_args(OpSet):
             raise ValueError(
-                f"op_set={self.op_set!r} is unknown: use one of {', '.join(get_args(OpSet))} "
-                "(ASCEND_OP_SET, or op_set in --additional-config)."
+                f"op_set={self.op_set!r} is unknown: set ASCEND_OP_SET to one of {', '.join(get_args(OpSet))}."
             )
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(
                 f"num_threads={self.num_threads} must be at least 1 (OMP_NUM_THREADS, or num_threads in "
                 "--additional-config)."
             )
+        if not isinstance(self.npu_graphs, bool):
+            raise ValueError(f"npu_graphs={self.npu_graphs!r} must be true or false (--additional-config).")
+
+    @classmethod
+    def from_environment(cls) -> "BackendConfig":
+        """What is known before vLLM reads its command line: enough to choose the device.
+
+        Raises ValueError for a bad value.
+        """
+        return cls(**_from_environment())
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "BackendConfig":
@@ -33,7 +43,12 @@ class BackendConfig:
 
         Raises ValueError for an unknown key or a bad value.
         """
-        known = [f.name for f in fields(cls)]
+        if "op_set" in given:
+            raise ValueError(
+                f"op_set={given['op_set']!r} in --additional-config comes too late, the device is chosen when the "
+                "process starts: set the environment variable ASCEND_OP_SET."
+            )
+        known = [f.name for f in fields(cls) if f.name != "op_set"]
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"unknown settings {unknown} in --additional-config: this backend knows {known}.")
         return cls(**{**_from_environment(), **given})

@@ -9,7 +9,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
 from core_backend.linear import register_linear_layers
-from core_backend.ops.table import operator_set
+from core_backend.ops.table import operators
 
 
 @cache
@@ -29,7 +29,7 @@ class AscendRMSNorm(RMSNorm):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         if self.variance_size_override is not None:
             return self.forward_native(x, residual)
-        ops = operator_set(x.device.type)
+        ops = operators()
         if residual is None:
             return ops.rms_norm(x, self.weight, self.variance_epsilon)
         return ops.add_rms_norm(x, residual, self.weight, self.variance_epsilon)
@@ -39,7 +39,7 @@ class AscendSiluAndMul(SiluAndMul):
     """SwiGLU's activation."""
 
     def forward_oot(self, x: torch.Tensor) -> torch.Tensor:
-        return operator_set(x.device.type).silu_and_mul(x)
+        return operators().silu_and_mul(x)
 
 
 class AscendRotaryEmbedding(RotaryEmbedding):
@@ -50,7 +50,7 @@ class AscendRotaryEmbedding(RotaryEmbedding):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if key is None or positions.dim() != 1 or query.dim() != 2 or kwargs:
             return self.forward_native(positions, query, key, **kwargs)
-        return operator_set(query.device.type).rotary(
+        return operators().rotary(
             positions,
             query,
             key,

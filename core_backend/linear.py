@@ -13,7 +13,7 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 
-from core_backend.ops.table import operator_set
+from core_backend.ops.table import operators
 
 
 class PackedLinearMethod(UnquantizedLinearMethod):
@@ -23,7 +23,7 @@ class PackedLinearMethod(UnquantizedLinearMethod):
         weight = layer.weight.data
         if weight.ndim != 2:  # a convolution that vLLM keeps in a linear layer
             return
-        packed = operator_set(weight.device.type).pack_linear_weight(weight)
+        packed = operators().pack_linear_weight(weight)
         if packed is weight:
             return
         layer.packed_weight = packed
@@ -32,7 +32,7 @@ class PackedLinearMethod(UnquantizedLinearMethod):
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         weight = getattr(layer, "packed_weight", layer.weight)
-        return operator_set(x.device.type).linear(x, weight, bias)
+        return operators().linear(x, weight, bias)
 
 
 class PackedWeight:

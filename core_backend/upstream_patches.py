@@ -11,14 +11,20 @@ from typing import Any
 
 import torch
 
-from core_backend.ops.table import operator_set
+from core_backend.ops.table import operators
 
 
 def apply_to_worker() -> None:
     """What the process that runs the model needs."""
     slot_mapping_without_triton()
-    sampling_without_triton()
+    sampling_with_our_operator()
     accelerator_without_device()
+
+
+def apply_to_npu_worker() -> None:
+    """What the process needs besides that if it runs the model on an NPU."""
+    npu_for_cuda()
+    npu_memory_for_accelerator()
 
 
 def apply_to_server() -> None:
@@ -55,16 +61,19 @@ def slot_mapping_without_triton() -> None:
     _replace(block_table, "_compute_slot_mapping_kernel", _SlotMappingLauncher())
 
 
-def sampling_without_triton() -> None:
-    """Sample with vLLM's torch code.
+def sampling_with_our_operator() -> None:
+    """Choose what may be sampled with our operator.
 
-    Why: with 8 requests or more it launches a Triton kernel wherever Triton finds a GPU, whatever the platform.
+    Why: the function is not the platform's to choose, and with 8 requests or more it launches a Triton kernel
+    wherever Triton finds a GPU.
     Upstream: vllm/v1/sample/ops/topk_topp_sampler.py (0.23.0), apply_top_k_top_p.
     Remove when: the platform is asked.
     """
+    from vllm.v1.sample import rejection_sampler
     from vllm.v1.sample.ops import topk_topp_sampler
 
-    _replace(topk_topp_sampler, "HAS_TRITON", False)
+    for module in (topk_topp_sampler, rejection_sampler):
+        _replace(module, "apply_top_k_top_p", operators().apply_top_k_top_p)
 
 
 class _SlotMappingLauncher:
@@ -92,9 +101,7 @@ class _SlotMappingLauncher:
                 f"context parallelism over {TOTAL_CP_WORLD_SIZE} ranks is not supported: "
                 "set the context parallel sizes to 1."
             )
-        operator_set(positions.device.type).compute_slot_mapping(
-            positions, query_start_loc, block_table, block_size, slot_mapping
-        )
+        operators().compute_slot_mapping(positions[:num_tokens], query_start_loc, block_table, block_size, slot_mapping)
 
 
 def accelerator_without_device() -> None:
@@ -109,6 +116,34 @@ def accelerator_without_device() -> None:
         return
     for name in ("synchronize", "empty_cache"):
         _replace(torch.accelerator, name, _do_nothing)
+
+
+def npu_for_cuda() -> None:
+    """Let the names of torch.cuda that the runner uses be torch_npu's.
+
+    Why: streams and events are taken from torch.cuda on every platform.
+    Upstream: vllm/v1/worker/gpu_model_runner.py (0.23.0), AsyncGPUModelRunnerOutput and __init__; vLLM's XPU runner
+    and vllm-ascend do the same.
+    Remove when: they go through the platform, or torch.accelerator.
+    """
+    from core_backend.device import npu
+
+    for name, stand_in in npu.stand_ins_for_cuda().items():
+        _replace(torch.cuda, name, stand_in)
+
+
+def npu_memory_for_accelerator() -> None:
+    """Let torch.accelerator's memory functions be torch_npu's.
+
+    Why: they assert that the allocator is a c10::DeviceAllocator, which torch_npu 2.11's is not.
+    Upstream: torch_npu/csrc/core/npu/NPUCachingAllocator.h (2.11.0.post3); called by vLLM's model loader, runner and
+    worker (0.23.0).
+    Remove when: torch_npu's allocator is one.
+    """
+    from core_backend.device import npu
+
+    for name, stand_in in npu.stand_ins_for_accelerator().items():
+        _replace(torch.accelerator, name, stand_in)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ FORBIDDEN = {
     "ascend_adapters.cli": (*HEAVY, "httpx", "rich"),
     "langchain_ascend": (*HEAVY, "llama_index"),
     "core_backend": ("torch", "vllm", "ascend_adapters"),
+    "core_backend.simulator": ("torch", "vllm", "ascend_adapters"),
     "core_backend.ops.cpu": ("vllm", "ascend_adapters"),
-    "core_backend.worker.worker": ("ascend_adapters",),
+    "core_backend.worker.cpu": ("ascend_adapters",),
 }
 
 
@@ -34,6 +35,7 @@ def test_import_stays_inside_its_layer(package):
 LAYERS = (
     "cgroup",
     "config",
+    "hardware",
     "device",
     "metrics",
     "ops",
@@ -43,6 +45,7 @@ LAYERS = (
     "upstream_patches",
     "worker",
     "platform",
+    "simulator",
 )
 
 
@@ -74,7 +77,7 @@ def _layers_imported_by(file):
 def test_patches_are_not_applied_by_importing(tmp_path):
     """They belong into the engine's processes only."""
     code = (
-        "import torch, core_backend.platform, core_backend.layers, core_backend.worker.worker;"
+        "import torch, core_backend.platform.cpu, core_backend.layers, core_backend.worker.cpu;"
         "from vllm.v1.worker import block_table as b;"
         "print(torch.accelerator.synchronize.__module__, type(b._compute_slot_mapping_kernel).__module__)"
     )

@@ -6,6 +6,7 @@ import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionLayer, AttentionType
 
 from core_backend.attention.metadata import AscendMetadata
+from core_backend.device import current_device
 
 
 class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
@@ -23,10 +24,16 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         logits_soft_cap: float | None = None,
         attn_type: str = AttentionType.DECODER,
         kv_sharing_target_layer_name: str | None = None,
+        sinks: torch.Tensor | None = None,
         **extra: Any,
     ) -> None:
-        """Raises NotImplementedError for a variant of attention that the operators do not have."""
+        """Raises NotImplementedError for a variant of attention that the operators or the chip do not have."""
         _refuse_unsupported(alibi_slopes=alibi_slopes, logits_soft_cap=logits_soft_cap, **extra)
+        hardware = current_device().hardware
+        if sliding_window is not None:
+            hardware.check_feature("sliding window attention")
+        if sinks is not None:
+            hardware.check_feature("attention sinks")
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = float(scale)
@@ -35,6 +42,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
+        self.sinks = sinks
 
     def forward(
         self,
@@ -52,7 +60,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
 
         query, output  [num_tokens, num_heads, head_size]; rows past the step's tokens are padding
         key, value     [num_tokens, num_kv_heads, head_size]
-        kv_cache       [2, num_blocks, block_size, num_kv_heads, head_size]
+        kv_cache       [2, ...]: keys and values in the chip's layout (hardware.py)
         """
         if attn_metadata is None:  # a dummy step of vLLM's: no requests, only shapes
             return output.fill_(0)
@@ -65,7 +73,9 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         # A layer that shares another's cache finds its keys and values already written there.
         if self.kv_sharing_target_layer_name is None:
             attn_metadata.ops.write_kv(key[step], value[step], key_cache, value_cache, attn_metadata.slot_mapping)
-        attn_metadata.ops.paged_attention(query[step], key_cache, value_cache, attn_metadata.plan, **settings)
+        attn_metadata.ops.paged_attention(
+            query[step], key_cache, value_cache, attn_metadata.plan, sinks=self.sinks, **settings
+        )
         return output
 
 

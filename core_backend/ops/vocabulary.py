@@ -4,17 +4,19 @@ Every operator set is a package with a function for each name below; core_backen
 specification, and its docstrings give shapes, units, errors and sources for all sets.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-
-class AttentionPlan(Protocol):
-    """What an operator set prepares once per step for all layers. Opaque outside the set."""
+from core_backend.ops.cpu.moe import ExpertRows
 
 
 class OperatorSet(Protocol):
     """One name per operator. A package that holds them all is an operator set."""
+
+    # The paged KV cache
+
+    def prepare_slot_mapping(self, slot_mapping: Tensor) -> Tensor: ...
 
     def write_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_mapping: Tensor
@@ -23,6 +25,8 @@ class OperatorSet(Protocol):
     def compute_slot_mapping(
         self, positions: Tensor, query_start_loc: Tensor, block_table: Tensor, block_size: int, slot_mapping: Tensor
     ) -> None: ...
+
+    # Attention. What plan_attention prepares once per step is opaque outside the operator set.
 
     def plan_attention(
         self,
@@ -44,6 +48,7 @@ class OperatorSet(Protocol):
         scale: float,
         sliding_window: int | None,
         out: Tensor,
+        sinks: Tensor | None = None,
     ) -> None: ...
 
     def varlen_attention(
@@ -57,6 +62,38 @@ class OperatorSet(Protocol):
         sliding_window: int | None,
         out: Tensor,
     ) -> None: ...
+
+    # Latent attention
+
+    def mla_paged_attention(
+        self,
+        query_latent: Tensor,
+        query_pe: Tensor,
+        latent_cache: Tensor,
+        pe_cache: Tensor,
+        plan: Any,
+        *,
+        scale: float,
+        out: Tensor,
+    ) -> None: ...
+
+    def mla_varlen_attention(
+        self,
+        query: Tensor,
+        query_pe: Tensor,
+        key: Tensor,
+        key_pe: Tensor,
+        value: Tensor,
+        *,
+        query_start_loc: list[int],
+        kv_start_loc: list[int],
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def merge_attention(self, outs: list[Tensor], lses: list[Tensor]) -> Tensor: ...
+
+    # Norms, rotary embedding, activations
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor: ...
 
@@ -73,8 +110,58 @@ class OperatorSet(Protocol):
         is_neox_style: bool,
     ) -> tuple[Tensor, Tensor]: ...
 
+    def mrope(
+        self,
+        positions: Tensor,
+        query: Tensor,
+        key: Tensor,
+        cos_sin_cache: Tensor,
+        *,
+        head_size: int,
+        mrope_section: list[int],
+        is_neox_style: bool,
+        is_interleaved: bool = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
     def silu_and_mul(self, x: Tensor) -> Tensor: ...
+
+    def gelu_and_mul(self, x: Tensor, approximate: Literal["none", "tanh"]) -> Tensor: ...
+
+    # Linear layers
 
     def pack_linear_weight(self, weight: Tensor) -> Tensor: ...
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def pack_quantized_weight(self, weight: Tensor) -> Tensor: ...
+
+    def quantize_per_token(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def quantized_linear(self, x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    # Mixture of experts
+
+    def route_topk(
+        self,
+        router_logits: Tensor,
+        top_k: int,
+        *,
+        scoring: Literal["softmax", "sigmoid"],
+        renormalize: bool,
+        bias: Tensor | None = None,
+        num_expert_groups: int = 1,
+        top_k_groups: int = 1,
+        scaling_factor: float = 1.0,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def route_to_experts(
+        self, x: Tensor, topk_ids: Tensor, *, num_experts: int, first: int, num_local: int
+    ) -> ExpertRows: ...
+
+    def grouped_matmul(self, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor: ...
+
+    def combine_experts(self, rows: Tensor, row_of: Tensor, counts: Tensor, topk_weights: Tensor) -> Tensor: ...
+
+    # Sampling
+
+    def apply_top_k_top_p(self, logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor: ...

@@ -30,8 +30,18 @@ class AscendModelRunner(GPUModelRunner):
         """vLLM reads the number of multiprocessors here, for kernels of its own."""
 
     def _sync_device(self) -> None:
-        """Operators on the CPU have finished when they return."""
+        if self.device.type == "npu":
+            torch.accelerator.synchronize()
 
     def _to_list(self, sampled_token_ids: torch.Tensor) -> list[list[int]]:
+        if self.device.type == "npu":
+            return super()._to_list(sampled_token_ids)
         token_ids: list[list[int]] = sampled_token_ids.tolist()
         return token_ids
+
+    def warm_up(self) -> None:
+        """One step with as many requests as fit, and its sampling."""
+        num_reqs = min(self.scheduler_config.max_num_seqs, self.scheduler_config.max_num_batched_tokens)
+        _, last_hidden_states = self._dummy_run(num_reqs, skip_eplb=True)
+        if not self.is_pooling_model:
+            self._dummy_sampler_run(last_hidden_states)

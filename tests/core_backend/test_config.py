@@ -14,14 +14,21 @@ def test_settings_come_from_the_environment_and_additional_config_wins(monkeypat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"op_set": "gpu"}, "op_set='gpu' is unknown: use one of auto, cpu, npu"),
-        ({"opset": "cpu"}, r"unknown settings \['opset'\].*knows \['op_set', 'num_threads'\]"),
+        ({"op_set": "cpu"}, "op_set='cpu' in --additional-config comes too late.*set .* ASCEND_OP_SET"),
+        ({"opset": "cpu"}, r"unknown settings \['opset'\].*knows \['num_threads', 'npu_graphs'\]"),
         ({"num_threads": 0}, "num_threads=0 must be at least 1"),
+        ({"npu_graphs": "yes"}, "npu_graphs='yes' must be true or false"),
     ],
 )
 def test_a_bad_setting_is_named_with_the_remedy(settings, message):
     with pytest.raises(ValueError, match=message):
         BackendConfig.from_dict(settings)
+
+
+def test_an_unknown_operator_set_is_named(monkeypatch):
+    monkeypatch.setenv("ASCEND_OP_SET", "gpu")
+    with pytest.raises(ValueError, match="op_set='gpu' is unknown: set ASCEND_OP_SET to one of auto, cpu, npu"):
+        BackendConfig.from_environment()
 
 
 def test_a_bad_environment_variable_is_named(monkeypatch):

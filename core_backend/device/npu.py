@@ -1,0 +1,114 @@
+"""The NPU's runtime, through torch_npu. Imported only where torch_npu is installed."""
+
+from typing import Any
+
+import torch
+
+from core_backend.hardware import Hardware, hardware_of
+
+
+def why_unavailable() -> str | None:
+    """Why no NPU can be used, with the remedy; None if one can."""
+    try:
+        import torch_npu  # noqa: F401
+    except Exception as error:  # whatever CANN's absence makes of the import
+        return f"torch_npu cannot be imported: {error} (run `ascend-adapters doctor`)"
+    if torch.npu.device_count() == 0:
+        return "torch_npu sees no NPU (ASCEND_RT_VISIBLE_DEVICES, /dev/davinci*; run `ascend-adapters doctor`)"
+    return None
+
+
+def hardware() -> Hardware:
+    """The row of the chip table. Raises RuntimeError for a chip that is not supported."""
+    import torch_npu
+
+    return hardware_of(torch_npu.npu.get_soc_version(), torch.npu.get_device_name(0))
+
+
+def count() -> int:
+    """How many NPUs this process may use."""
+    return int(torch.npu.device_count())
+
+
+def name() -> str:
+    """The chip as torch_npu names it."""
+    return str(torch.npu.get_device_name(0))
+
+
+def start(index: int) -> torch.device:
+    """Make device `index` this process's, before anything is put on it."""
+    torch.npu.set_device(index)
+    # Otherwise weights silently stay ND when they are cast to FRACTAL_NZ.
+    torch.npu.config.allow_internal_format = True
+    return torch.device("npu", index)
+
+
+def memory() -> tuple[int, int]:
+    """(free, total) bytes of device memory."""
+    free, total = torch.npu.mem_get_info()
+    return int(free), int(total)
+
+
+def allocated_bytes() -> int:
+    """What torch's tensors take now."""
+    return int(torch.npu.memory_allocated())
+
+
+def reserved_bytes() -> int:
+    """What torch's allocator holds, used or not."""
+    return int(torch.npu.memory_reserved())
+
+
+def peak_allocated_bytes() -> int:
+    """The most that torch's tensors took since reset_peak_memory."""
+    return int(torch.npu.max_memory_allocated())
+
+
+def reset_peak_memory() -> None:
+    """Begin anew to look for the peak."""
+    torch.npu.reset_peak_memory_stats()
+
+
+def synchronize() -> None:
+    """Wait for everything that was launched."""
+    torch.npu.synchronize()
+
+
+def empty_cache() -> None:
+    """Give unused memory of torch's allocator back to the device."""
+    torch.npu.empty_cache()
+
+
+def stand_ins_for_cuda() -> dict[str, Any]:
+    """The names of torch.cuda that vLLM's runner uses on every platform, as torch_npu has them."""
+    names = (
+        "Event",
+        "Stream",
+        "current_stream",
+        "default_stream",
+        "mem_get_info",
+        "set_stream",
+        "stream",
+        "synchronize",
+    )
+    return {name: getattr(torch.npu, name) for name in names}
+
+
+def stand_ins_for_accelerator() -> dict[str, Any]:
+    """The names of torch.accelerator that fail on an NPU: they expect another kind of allocator than torch_npu's."""
+    names = (
+        "empty_cache",
+        "max_memory_allocated",
+        "max_memory_reserved",
+        "memory_allocated",
+        "memory_reserved",
+        "memory_stats",
+        "reset_accumulated_memory_stats",
+        "reset_peak_memory_stats",
+    )
+    return {name: getattr(torch.npu, name) for name in names}
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators of all devices."""
+    torch.npu.manual_seed_all(seed)

@@ -1,0 +1,169 @@
+"""The chip table: what each kind of device can do, and how it wants its data. All limits of a chip are in its row.
+
+Sources: the documentation of torch_npu 2.11 (op-plugin), of CANN's ATB operators and of vllm-ascend 0.23. No row has
+been verified on hardware.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+OperatorSetName = Literal["cpu", "npu", "npu_310p"]
+KvLayout = Literal["nd", "nz"]
+NZ_COLUMNS = 16  # elements of 2 bytes in one row of a FRACTAL_NZ block
+
+
+@dataclass(frozen=True, slots=True)
+class MoeCommunication:
+    """A way for tokens to reach experts on other ranks, and when it is taken. The first that fits is."""
+
+    name: Literal["mc2", "all_to_all", "all_gather"]
+    min_ranks: int = 1
+    max_tokens: int | None = None  # per rank and step
+    max_local_experts: int | None = None
+
+    def fits(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> bool:
+        """Whether this way may be taken."""
+        return (
+            num_ranks >= self.min_ranks
+            and (self.max_tokens is None or num_tokens <= self.max_tokens)
+            and (self.max_local_experts is None or num_local_experts <= self.max_local_experts)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One row: a kind of chip."""
+
+    name: str
+    products: str
+    operator_set: OperatorSetName
+    dtypes: tuple[str, ...]  # of weights and activations; the first is what to use instead of another
+    kv_layout: KvLayout = "nd"
+    block_sizes: tuple[int, ...] | None = None  # KV slots per block, the default first; None: multiples of 16
+    max_block_elements: int | None = None  # block size times head size
+    head_sizes: tuple[int, ...] | None = None  # of attention over the paged cache; None: all
+    moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
+    has_graphs: bool = False
+    streams: int = 0  # that graphs may take
+    is_experimental: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict, hash=False)  # feature -> why, with the remedy
+
+    def kv_cache_shape(
+        self, num_blocks: int, block_size: int, num_kv_heads: int, head_size: int
+    ) -> tuple[int, int, int, int, int]:
+        """Keys and values of one layer.
+
+        nd  [2, num_blocks, block_size, num_kv_heads, head_size]
+        nz  [2, num_blocks, num_kv_heads * head_size / 16, block_size, 16]; feature f is at [f // 16, slot, f % 16]
+        """
+        if self.kv_layout == "nz":
+            return (2, num_blocks, num_kv_heads * head_size // NZ_COLUMNS, block_size, NZ_COLUMNS)
+        return (2, num_blocks, block_size, num_kv_heads, head_size)
+
+    def check_dtype(self, dtype: str) -> None:
+        """Raises ValueError for a dtype that this chip does not compute in."""
+        if dtype not in self.dtypes:
+            raise ValueError(
+                f"dtype {dtype} does not run on {self.name} ({self.products}): use {' or '.join(self.dtypes)} "
+                f"(--dtype {self.dtypes[0]})."
+            )
+
+    def check_feature(self, feature: str) -> None:
+        """Raises NotImplementedError for what this chip is known not to have."""
+        if feature in self.refused:
+            raise NotImplementedError(
+                f"{feature} is refused on {self.name} ({self.products}): {self.refused[feature]}."
+            )
+
+    def check_block(self, block_size: int, head_size: int) -> None:
+        """Raises ValueError for a KV block that the attention operators of this chip do not take."""
+        if self.block_sizes is None:
+            return
+        limit = self.max_block_elements
+        fitting = [size for size in self.block_sizes if limit is None or size * head_size <= limit]
+        if block_size not in fitting:
+            remedy = f"set --block-size {fitting[0]}" if fitting else "choose another model"
+            raise ValueError(
+                f"block_size {block_size} with heads of {head_size} does not run on {self.name}: its attention takes "
+                f"{' or '.join(map(str, fitting)) or 'no block of such heads'}; {remedy}."
+            )
+
+    def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> str:
+        """The first way between ranks that fits."""
+        return next(way.name for way in self.moe_communication if way.fits(num_ranks, num_tokens, num_local_experts))
+
+
+ALL_GATHER = MoeCommunication("all_gather")
+
+CPU = Hardware(
+    name="CPU",
+    products="any x86_64 or aarch64 machine",
+    operator_set="cpu",
+    dtypes=("bfloat16", "float16", "float32"),
+    refused={"graphs": "there are no launches to save on a CPU; leave npu_graphs unset"},
+)
+
+# Number of the chip by torch_npu.npu.get_soc_version() -> row.
+CHIPS: dict[range, Hardware] = {
+    range(200, 206): Hardware(
+        name="310P",
+        products="Atlas 300I Duo",
+        operator_set="npu_310p",
+        dtypes=("float16",),
+        kv_layout="nz",
+        block_sizes=(128, 64),
+        max_block_elements=16384,
+        is_experimental=True,
+        refused={
+            "MLA": "it has no operators for latent attention; use a model without MLA, or an Atlas 800I A2",
+            "LoRA": "it is not supported there; merge the adapter into the weights first",
+            "graphs": "it cannot capture them; leave npu_graphs unset",
+            "sliding window attention": "its attention operators have none; use another model, or an Atlas 800I A2",
+            "attention sinks": "its attention operators have none; use another model, or an Atlas 800I A2",
+            "W8A8 dynamic": "its matmul takes no scales per token; use the float16 weights",
+        },
+    ),
+    range(220, 226): Hardware(
+        name="910B",
+        products="Atlas 800I A2, Atlas A2 training",
+        operator_set="npu",
+        dtypes=("bfloat16", "float16"),
+        block_sizes=(128, 64, 32, 16),
+        moe_communication=(
+            MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
+            ALL_GATHER,
+        ),
+        has_graphs=True,
+        streams=1800,
+    ),
+    range(250, 256): Hardware(
+        name="910_93",
+        products="Atlas 800I A3, Atlas A3 training",
+        operator_set="npu",
+        dtypes=("bfloat16", "float16"),
+        block_sizes=(128, 64, 32, 16),
+        moe_communication=(MoeCommunication("mc2", max_tokens=512), MoeCommunication("all_to_all")),
+        has_graphs=True,
+        streams=1800,
+    ),
+}
+UNTRIED = {
+    range(260, 270): "the 950 has other operators and cache layouts, which nobody has run with this project yet",
+}
+
+
+def hardware_of(soc_version: int, soc_name: str) -> Hardware:
+    """The row of a chip.
+
+    Raises RuntimeError for a chip that has none, or that is known and not supported.
+    """
+    for numbers, hardware in CHIPS.items():
+        if soc_version in numbers:
+            return hardware
+    supported = "; ".join(f"{hardware.name} ({hardware.products})" for hardware in CHIPS.values())
+    reason = next((why for numbers, why in UNTRIED.items() if soc_version in numbers), "this project does not know it")
+    raise RuntimeError(
+        f"the chip {soc_name} (SoC {soc_version}) is not supported: {reason}. Supported are {supported}. "
+        "Set ASCEND_OP_SET=cpu to run on the CPU of this machine."
+    )

@@ -1,0 +1,57 @@
+"""The operator vocabulary on the Atlas 300I Duo (310P): its own attention and KV cache, the rest as on the other chips.
+
+What the chip table refuses there has no operator here either: calling it raises NotImplementedError.
+"""
+
+from core_backend.ops.npu import (
+    add_rms_norm,
+    compute_slot_mapping,
+    gelu_and_mul,
+    grouped_matmul,
+    linear,
+    prepare_slot_mapping,
+    rms_norm,
+    silu_and_mul,
+)
+from core_backend.ops.npu.atlas_300i_duo.attention import paged_attention, plan_attention, varlen_attention
+from core_backend.ops.npu.atlas_300i_duo.kv_cache import write_kv
+from core_backend.ops.npu.atlas_300i_duo.linear import pack_linear_weight
+from core_backend.ops.npu.atlas_300i_duo.moe import combine_experts, route_to_experts, route_topk
+from core_backend.ops.npu.atlas_300i_duo.refused import (
+    merge_attention,
+    mla_paged_attention,
+    mla_varlen_attention,
+    pack_quantized_weight,
+    quantize_per_token,
+    quantized_linear,
+)
+from core_backend.ops.npu.atlas_300i_duo.rotary import mrope, rotary
+from core_backend.ops.npu.atlas_300i_duo.sampling import apply_top_k_top_p
+
+__all__ = [
+    "add_rms_norm",
+    "apply_top_k_top_p",
+    "combine_experts",
+    "compute_slot_mapping",
+    "gelu_and_mul",
+    "grouped_matmul",
+    "linear",
+    "merge_attention",
+    "mla_paged_attention",
+    "mla_varlen_attention",
+    "mrope",
+    "pack_linear_weight",
+    "pack_quantized_weight",
+    "paged_attention",
+    "plan_attention",
+    "prepare_slot_mapping",
+    "quantize_per_token",
+    "quantized_linear",
+    "rms_norm",
+    "rotary",
+    "route_to_experts",
+    "route_topk",
+    "silu_and_mul",
+    "varlen_attention",
+    "write_kv",
+]

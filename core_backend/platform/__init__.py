@@ -1,0 +1,1 @@
+"""The vLLM platform: what vLLM asks about the device, and the configuration the device needs."""

@@ -1,0 +1,127 @@
+"""What our platforms share, whatever the device."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.platforms.interface import Platform, PlatformEnum
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+from core_backend.config import BackendConfig
+from core_backend.device import current_device
+from core_backend.metrics import publish_device
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+V2_MODEL_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+
+
+class AscendPlatform(Platform):
+    """Ascend NPUs; on a machine without one, the CPU."""
+
+    # OOT on every device: vLLM's own `is_cpu()` branches would expect its compiled CPU kernels.
+    _enum = PlatformEnum.OOT
+    simple_compile_backend = "eager"
+    worker_cls = ""
+
+    @classmethod
+    def import_kernels(cls) -> None:
+        """vLLM's compiled kernels are for other devices; ours are the operator sets."""
+
+    @classmethod
+    def check_if_supports_dtype(cls, dtype: torch.dtype) -> None:
+        """Raises ValueError for a dtype that the chip does not compute in."""
+        current_device().hardware.check_dtype(str(dtype).removeprefix("torch."))
+
+    @classmethod
+    def opaque_attention_op(cls) -> bool:
+        return True
+
+    @classmethod
+    def support_hybrid_kv_cache(cls) -> bool:
+        return True
+
+    @classmethod
+    def get_attn_backend_cls(
+        cls, selected_backend: Any, attn_selector_config: Any, num_heads: int | None = None
+    ) -> str:
+        """Our attention backend, or an error that says what the model's attention needs and it does not have."""
+        if selected_backend not in (None, AttentionBackendEnum.CUSTOM):
+            raise ValueError(
+                f"attention backend {selected_backend.name} is not for this device: leave --attention-backend unset."
+            )
+        from core_backend.attention.backend import AscendAttentionBackend
+
+        hardware = current_device().hardware
+        if attn_selector_config.use_mla:
+            hardware.check_feature("MLA")
+        reasons = AscendAttentionBackend.validate_configuration(
+            **attn_selector_config._asdict(), device_capability=None
+        )
+        if reasons:
+            raise NotImplementedError(
+                f"this model's attention cannot run here: {', '.join(reasons)}. Choose another model, or leave the "
+                "setting that asks for it (kv_cache_dtype, block_size) unset."
+            )
+        return "core_backend.attention.backend.AscendAttentionBackend"
+
+    @classmethod
+    def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
+        """What must be settled before vLLM builds its configuration.
+
+        Raises ValueError if the environment asks for vLLM's second model runner.
+        """
+        if os.environ.get(V2_MODEL_RUNNER) == "1":
+            raise ValueError(f"{V2_MODEL_RUNNER}=1 needs Triton, which has no backend for our devices: unset it.")
+        # vLLM looks for Triton by itself, and finds one where a GPU is.
+        os.environ[V2_MODEL_RUNNER] = "0"
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:
+        """What the device needs, step by step; subclasses add theirs."""
+        config = BackendConfig.from_dict(vllm_config.additional_config or {})
+        device = current_device()
+        publish_device(device)
+        cls._check_model(vllm_config)
+        _use_worker(vllm_config, cls.worker_cls)
+        cls._configure(vllm_config, config)
+
+    @classmethod
+    def _check_model(cls, vllm_config: "VllmConfig") -> None:
+        """Refuse by name what the chip cannot do, before anything is loaded."""
+        hardware = current_device().hardware
+        if vllm_config.model_config is not None:
+            hardware.check_dtype(str(vllm_config.model_config.dtype).removeprefix("torch."))
+        if vllm_config.lora_config is not None:
+            hardware.check_feature("LoRA")
+
+    @classmethod
+    def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
+        raise NotImplementedError
+
+
+def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:
+    # Without compiled kernels for it there is no second stream to run shared experts on.
+    os.environ["VLLM_DISABLE_SHARED_EXPERTS_STREAM"] = "1"
+    parallel_config = vllm_config.parallel_config
+    if parallel_config.worker_cls == "auto":
+        parallel_config.worker_cls = worker_cls
+    parallel_config.disable_custom_all_reduce = True
+    if vllm_config.model_config is not None:
+        vllm_config.model_config.disable_cascade_attn = True
+
+
+def run_eagerly(vllm_config: "VllmConfig") -> None:
+    """No torch.compile and no graph capture."""
+    from vllm.config import CompilationMode, CUDAGraphMode
+
+    if vllm_config.model_config is not None:
+        vllm_config.model_config.enforce_eager = True
+    compilation = vllm_config.compilation_config
+    compilation.mode = CompilationMode.NONE
+    compilation.cudagraph_mode = CUDAGraphMode.NONE
+    compilation.cudagraph_capture_sizes = []
+    compilation.compile_sizes = []
+    compilation.custom_ops = ["all"]

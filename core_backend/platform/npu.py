@@ -1,0 +1,87 @@
+"""The platform on Ascend NPUs."""
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from core_backend.config import BackendConfig
+from core_backend.device import current_device, npu
+from core_backend.platform.base import AscendPlatform, run_eagerly
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+# HCCL's own time-outs (seconds), where the user has not set them: a rank that does not come is named after two minutes
+# instead of half an hour, and the waiting side gives up after the communicating one.
+HCCL_DEFAULTS = {
+    "HCCL_CONNECT_TIMEOUT": "300",
+    "HCCL_EXEC_TIMEOUT": "600",
+    "HCCL_EVENT_TIMEOUT": "660",
+    # Errors of a collective end the process with the rank and the operator in the message.
+    "TORCH_HCCL_ASYNC_ERROR_HANDLING": "1",
+}
+
+
+class NpuPlatform(AscendPlatform):
+    """Ascend NPUs, through torch_npu."""
+
+    device_name = "npu"
+    device_type = "npu"
+    dispatch_key = "PrivateUse1"
+    dist_backend = "hccl"
+    ray_device_key = "NPU"
+    device_control_env_var = "ASCEND_RT_VISIBLE_DEVICES"
+    worker_cls = "core_backend.worker.npu.NpuWorker"
+
+    @classmethod
+    def get_device_name(cls, device_id: int = 0) -> str:
+        return npu.name()
+
+    @classmethod
+    def get_device_total_memory(cls, device_id: int = 0) -> int:
+        """Raises NotImplementedError: asking would start the device in a process that only serves."""
+        raise NotImplementedError
+
+    @classmethod
+    def get_current_memory_usage(cls, device: torch.types.Device | None = None) -> float:
+        return float(npu.allocated_bytes())
+
+    @classmethod
+    def mem_get_info(cls) -> tuple[int, int]:
+        """(free, total) bytes, in the order of torch.cuda.mem_get_info."""
+        return npu.memory()
+
+    @classmethod
+    def set_device(cls, device: torch.device) -> None:
+        npu.start(device.index or 0)
+
+    @classmethod
+    def manual_seed_all(cls, seed: int) -> None:
+        npu.seed_all(seed)
+
+    @classmethod
+    def is_pin_memory_available(cls) -> bool:
+        return True
+
+    @classmethod
+    def support_static_graph_mode(cls) -> bool:
+        return current_device().hardware.has_graphs
+
+    @classmethod
+    def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
+        """Raises ValueError if the environment asks for processes to be forked."""
+        super().pre_register_and_update(parser)
+        method = os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        if method != "spawn":
+            raise ValueError(
+                f"VLLM_WORKER_MULTIPROC_METHOD={method} does not work with an NPU, which a forked process cannot use: "
+                "unset it, or set it to spawn."
+            )
+
+    @classmethod
+    def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
+        run_eagerly(vllm_config)
+        for name, value in HCCL_DEFAULTS.items():
+            os.environ.setdefault(name, value)
