@@ -24,6 +24,31 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CHAT_MODEL = "smollm2-135m-instruct"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest -m npu` runs on the NPU of this machine, or else on a simulated one, in this process and its children."""
+    if config.option.markexpr != "npu" or list(Path("/dev").glob("davinci[0-9]*")):
+        return
+    # Before anything imports torch. Tokens are compared in fp32, which the real chips' attention does not take.
+    build = subprocess.run([sys.executable, "-m", "core_backend.simulator"], stderr=subprocess.PIPE, text=True)
+    if build.returncode == 0:
+        os.environ.setdefault("ASCEND_SIMULATE", "910B3")
+        os.environ["ASCEND_SIMULATE_FLOAT32"] = "1"
+    elif os.environ.get("CI"):
+        pytest.exit(f"the simulated NPU cannot be built: {build.stderr}", 1)
+    else:
+        config.stash[NO_NPU] = f"no NPU, and no simulated one: {build.stderr.strip()}"
+
+
+NO_NPU = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if reason := config.stash.get(NO_NPU, ""):
+        for item in items:
+            if "npu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def chat_model_folder() -> Path:
     return pull(CATALOGUE[CHAT_MODEL], Progress(CHAT_MODEL))

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def start() -> None:
     config.put_into_environment()
     _load_cann(built)
     sys.path.append(str(built.site))
-    import torch_npu  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the wheel's own code, and of CANN's environment, which is not there
+        import torch_npu  # noqa: F401
 
     from core_backend.simulator import chip, collectives, routing
     from core_backend.simulator.emulation import register

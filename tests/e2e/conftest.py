@@ -19,4 +19,4 @@ def prompts(reference: Reference) -> list[list[int]]:
 @pytest.fixture(scope="session")
 def expected(reference: Reference, prompts: list[list[int]]) -> list[list[int]]:
     """What Hugging Face answers to each of the 32 prompts."""
-    return [reference.greedy(prompt) for prompt in prompts]
+    return reference.greedy_of_each(prompts)

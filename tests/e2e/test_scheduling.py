@@ -18,7 +18,9 @@ def test_32_prompts_together_give_the_tokens_of_hugging_face(engine, prompts, ex
 
 
 def test_one_by_one_they_give_the_same_tokens(engine, prompts, expected):
-    assert [token_ids(run_sync(engine.complete(greedy_body(prompt)))) for prompt in prompts] == expected
+    """Every fourth of them: this is what takes longest."""
+    for prompt, tokens in list(zip(prompts, expected, strict=True))[::4]:
+        assert token_ids(run_sync(engine.complete(greedy_body(prompt)))) == tokens
 
 
 def test_in_any_order_they_give_the_same_tokens(engine, prompts, expected):

@@ -41,4 +41,4 @@ def quantized_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tens
     out = sums.float() * weight_scale.float() * scale.unsqueeze(1)
     if bias is not None:
         out = out + bias.float()
-    return out.to(x.dtype).view(*x.shape[:-1], -1)
+    return out.to(x.dtype).view(*x.shape[:-1], weight.shape[0])

@@ -72,7 +72,7 @@ def _kind_of_frequency(mrope_section: list[int], is_interleaved: bool) -> Tensor
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, head_size: int, is_neox_style: bool) -> Tensor:
     rotary_dim = 2 * cos.shape[-1]
-    heads = x.view(x.shape[0], -1, head_size)
+    heads = x.view(x.shape[0], x.shape[1] // head_size, head_size)
     rotated = torch.empty_like(heads)
     rotated[..., rotary_dim:] = heads[..., rotary_dim:]
     first, second = _halves(heads[..., :rotary_dim], is_neox_style)

@@ -30,4 +30,4 @@ def quantized_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tens
         bias=None if bias is None else bias.float(),
         output_dtype=x.dtype,
     )
-    return out.view(*x.shape[:-1], -1)
+    return out.view(*x.shape[:-1], weight.shape[1])

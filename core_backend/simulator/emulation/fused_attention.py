@@ -221,7 +221,7 @@ def _attention(call: Call, source: str) -> tuple[Tensor, Tensor]:
     if call.block_table is not None:
         _check_paging(call, source)
     _check_head_size(call, source)
-    num_tokens, value_size = call.query.shape[0], _values_of(call, 0).shape[-1]
+    num_tokens, value_size = call.query.shape[0], _size_of(call, call.value)
     out = undefined(num_tokens, call.num_heads, value_size, dtype=call.query.dtype)
     lse = undefined(num_tokens, call.num_heads, 1, dtype=torch.float32)
     begin = 0
@@ -243,6 +243,13 @@ def _attend_request(call: Call, request: int, begin: int, end: int) -> tuple[Ten
     if call.want_lse or call.sink is not None or len(key) < end - begin or value.shape[-1] != query.shape[-1]:
         return attend(query, key, value, call.scale, hidden, call.sink)
     return attend_fast(query, key, value, call.scale, hidden), float("nan")
+
+
+def _size_of(call: Call, stored: Tensor) -> int:
+    """Elements of one token and head in keys or values."""
+    if call.block_table is None or stored.dim() == 4:
+        return stored.shape[-1]
+    return stored.shape[-1] // call.num_kv_heads if stored.dim() == 3 else stored.shape[2] * stored.shape[4]
 
 
 def _keys_of(call: Call, request: int) -> Tensor:
@@ -419,11 +426,7 @@ def _check_head_size(call: Call, source: str) -> None:
     if call.query_rope is not None or call.key_rope is not None:
         _check_latent(call, source)
         return
-    value_size = (
-        call.value.shape[-1] // call.num_kv_heads
-        if call.value.dim() == 3 and call.block_table is not None
-        else call.value.shape[-1]
-    )
+    value_size = _size_of(call, call.value)
     grouped = call.num_heads != call.num_kv_heads
     rule(
         (head_size == value_size and (head_size in (64, 128) or (grouped and head_size % 16 == 0 and head_size <= 256)))

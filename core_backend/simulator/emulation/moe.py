@@ -79,7 +79,7 @@ def npu_moe_gating_top_k(
 
 
 def _close_groups(eligible: Tensor, group_count: int, k_group: int, mode: int) -> Tensor:
-    groups = eligible.view(len(eligible), group_count, -1)
+    groups = eligible.view(len(eligible), group_count, eligible.shape[1] // group_count)
     quality = groups.max(-1).values if mode == 0 else groups.sort(-1, descending=True).values[..., :2].sum(-1)
     best = quality.sort(dim=-1, descending=True, stable=True).indices[:, :k_group]
     closed = torch.ones_like(quality, dtype=torch.bool).scatter_(1, best, False)

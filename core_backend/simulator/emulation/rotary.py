@@ -81,7 +81,7 @@ def _angles(positions: Tensor, table: Tensor, section: list[int] | None, cache_m
     begin = section[0]
     for kind in range(1, len(section)):
         if cache_mode == "interleave":
-            where = torch.arange(kind, 3 * section[kind], 3)
+            where = torch.arange(kind, min(3 * section[kind], half), 3)
         else:
             where = torch.arange(begin, begin + section[kind])
             begin += section[kind]
@@ -101,7 +101,7 @@ def npu_rotary_embedding(
     """query and key rotated in place."""
     half_precision(ROPE, query=query, key=key)
     contiguous(ROPE, query=query, key=key)
-    rule(query.dim() in (2, 4), "query and key have 2 or 4 dimensions", ROPE, query=tuple(query.shape))
+    rule(query.dim() == 2, "query and key are [tokens, heads * head_size] here", ROPE, query=tuple(query.shape))
     rule(
         cos_sin_cache.shape[1] == head_size,
         "partial rotary is not supported: head_size is the width of cos_sin_cache",
@@ -121,17 +121,18 @@ def npu_rotary_embedding(
     )
     angles = cos_sin_cache[positions.flatten().long()]
     for x in (query, key):
-        x.copy_(_rotate(x.view(positions.numel(), -1), angles, head_size, not is_neox_style).view(x.shape))
+        x.copy_(_rotate(x, angles, head_size, not is_neox_style))
 
 
 def _rotate(x: Tensor, angles: Tensor, head_size: int, interleaved: bool) -> Tensor:
     """As complex numbers: pairs are multiplied by exp(i * angle)."""
     rotary_dim = angles.shape[1]
-    heads = x.reshape(len(angles), -1, head_size).float()
+    heads = x.reshape(len(angles), x.shape[-1] // head_size, head_size).float()
     turned, rest = heads[..., :rotary_dim], heads[..., rotary_dim:]
     pairs = turned.unflatten(-1, (-1, 2)) if interleaved else turned.unflatten(-1, (2, -1)).transpose(-1, -2)
     cos, sin = angles.float().chunk(2, dim=-1)
-    rotated = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * torch.complex(cos, sin).unsqueeze(1))
+    rotated = torch.complex(pairs[..., 0], pairs[..., 1]) * torch.complex(cos, sin).unsqueeze(1)
+    rotated = torch.view_as_real(rotated)
     if not interleaved:
         rotated = rotated.transpose(-1, -2)
     return torch.cat((rotated.flatten(-2), rest), dim=-1).to(x.dtype).reshape(x.shape)

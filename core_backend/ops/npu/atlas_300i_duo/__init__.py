@@ -3,19 +3,21 @@
 What the chip table refuses there has no operator here either: calling it raises NotImplementedError.
 """
 
+# npu_top_k_top_p is not on this chip: sampling and three-part rotary embedding run as single operators.
+from core_backend.ops.cpu import apply_top_k_top_p, mrope
 from core_backend.ops.npu import (
     add_rms_norm,
     compute_slot_mapping,
     gelu_and_mul,
     grouped_matmul,
     linear,
+    pack_linear_weight,
     prepare_slot_mapping,
     rms_norm,
     silu_and_mul,
+    write_kv,
 )
 from core_backend.ops.npu.atlas_300i_duo.attention import paged_attention, plan_attention, varlen_attention
-from core_backend.ops.npu.atlas_300i_duo.kv_cache import write_kv
-from core_backend.ops.npu.atlas_300i_duo.linear import pack_linear_weight
 from core_backend.ops.npu.atlas_300i_duo.moe import combine_experts, route_to_experts, route_topk
 from core_backend.ops.npu.atlas_300i_duo.refused import (
     merge_attention,
@@ -25,8 +27,7 @@ from core_backend.ops.npu.atlas_300i_duo.refused import (
     quantize_per_token,
     quantized_linear,
 )
-from core_backend.ops.npu.atlas_300i_duo.rotary import mrope, rotary
-from core_backend.ops.npu.atlas_300i_duo.sampling import apply_top_k_top_p
+from core_backend.ops.npu.atlas_300i_duo.rotary import rotary
 
 __all__ = [
     "add_rms_norm",

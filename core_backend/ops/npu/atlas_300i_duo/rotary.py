@@ -6,10 +6,7 @@ It keeps the first cos_sin_cache that a process gives it, and ignores every late
 import torch_npu
 from torch import Tensor
 
-from core_backend.ops.cpu.rotary import mrope
 from core_backend.ops.cpu.rotary import rotary as plain_rotary
-
-__all__ = ["mrope", "rotary"]
 
 _kept: list[Tensor] = []
 
