@@ -1,5 +1,6 @@
 """Turning the simulated device on, in a process that has just imported torch."""
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -25,8 +26,9 @@ def start() -> None:
     config.put_into_environment()
     _load_cann(built)
     sys.path.append(str(built.site))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the wheel's own code, and of CANN's environment, which is not there
+    # The import warns of the wheel's own code; that CANN's environment is missing, it prints.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
         import torch_npu  # noqa: F401
 
     from core_backend.simulator import chip, collectives, routing

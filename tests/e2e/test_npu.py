@@ -106,7 +106,14 @@ def test_a_shared_prefix_is_computed_once(npu_engine, prompts):
 
 
 def test_sampling_with_top_k_and_top_p_is_repeatable(npu_engine, prompts):
-    body = {"prompt": prompts[0], "max_tokens": 8, "temperature": 1.0, "top_p": 0.9, "seed": 7, "return_token_ids": True}
+    body = {
+        "prompt": prompts[0],
+        "max_tokens": 8,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "seed": 7,
+        "return_token_ids": True,
+    }
     first, again = (token_ids(run_sync(npu_engine.complete({**body, "top_k": k}))) for k in (20, 20))
     assert first == again
     assert len(first) == 8

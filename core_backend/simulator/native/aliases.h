@@ -67,6 +67,8 @@ class Aliases {
     }
   }
 
+  at::Device device() const { return {kNpu, device_index_}; }
+
   void use_device(at::Device device) {
     if (device.has_index()) device_index_ = device.index();
   }

@@ -97,6 +97,15 @@ void check(const c10::OperatorHandle& op, const Arguments& arguments) {
                                 " has no emulation; core_backend/simulator/emulation holds those there are");
 }
 
+// An operator that draws and was given no generator draws from the device's own, not from the CPU's.
+void use_default_generator(const c10::FunctionSchema& schema, at::Device device, Stack* stack, size_t first) {
+  for (size_t i = 0; i < schema.arguments().size(); i++) {
+    auto optional = schema.arguments()[i].type()->cast<c10::OptionalType>();
+    if (optional && optional->getElementType()->kind() == c10::TypeKind::GeneratorType && (*stack)[first + i].isNone())
+      (*stack)[first + i] = cpu_generator_of(default_npu_generator(device));
+  }
+}
+
 // The operator on CPU aliases of its npu arguments; the results are npu tensors again.
 void run_on_cpu(const c10::OperatorHandle& op, Stack* stack) {
   at::AutoDispatchBelowADInplaceOrView guard;
@@ -117,6 +126,7 @@ void run_on_cpu(const c10::OperatorHandle& op, Stack* stack) {
     value = argument == "pin_memory" ? IValue() : to_cpu(arguments, value);
   }
   check(op, arguments);
+  if (arguments.npu_tensor || arguments.npu_device) use_default_generator(schema, arguments.aliases.device(), stack, first);
   op.callBoxed(stack);
   arguments.aliases.apply_changes();
   if (!arguments.npu_tensor && !arguments.npu_device) return;

@@ -2,6 +2,8 @@
 #pragma once
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <dlfcn.h>
+
 #include <mutex>
 #include <unordered_map>
 
@@ -24,5 +26,14 @@ inline at::Generator cpu_generator_of(at::Generator npu) {
   npu.set_offset(offset + kOffsetPerCall);
   entry.offset = offset + kOffsetPerCall;
   return entry.cpu;
+}
+
+// torch_npu's own; the hooks of torch that would tell it are not implemented in this wheel.
+inline at::Generator default_npu_generator(at::Device device) {
+  using Get = const at::Generator& (*)(c10::DeviceIndex);
+  static void* torch_npu = dlopen("libtorch_npu.so", RTLD_NOW | RTLD_NOLOAD);
+  static auto get = torch_npu ? reinterpret_cast<Get>(dlsym(torch_npu, "_ZN6at_npu6detail22getDefaultNPUGeneratorEa")) : nullptr;
+  TORCH_CHECK(get, "simulated NPU: at_npu::detail::getDefaultNPUGenerator has moved; the simulator needs another torch_npu");
+  return get(device.index());
 }
 }  // namespace simulator
