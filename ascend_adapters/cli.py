@@ -1,8 +1,9 @@
-"""The command line: models, a server, and where the embedded engine runs."""
+"""The command line: models, a server, and what is wrong with the machine."""
 
 import os
 import secrets
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,25 @@ def serve(
     command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]
     # By environment, not as an argument: any user of the machine can read a process's arguments.
     os.execve(sys.executable, command, {**engine_environment(folder), "VLLM_API_KEY": api_key})  # noqa: S606
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Look at the file system below this folder instead of this machine's.")
+    ] = None,
+) -> None:
+    """Check this machine: versions, CANN, driver, devices, operators. Exits with 1 if something is wrong."""
+    import json
+    from dataclasses import asdict
+
+    from ascend_adapters.doctor import examine, faults, table
+
+    findings = examine(root)
+    typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1) if as_json else table(findings))
+    if faults(findings):
+        raise typer.Exit(1)
 
 
 def main() -> None:

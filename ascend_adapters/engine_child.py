@@ -22,10 +22,21 @@ def main() -> None:
     # The engine core is forked from this process, and must not outlive it either.
     server_pid = os.getpid()
     os.register_at_fork(after_in_child=lambda: _when_ended(server_pid, lambda: os._exit(1)))
-    from vllm.entrypoints.cli.main import main as vllm
+    try:
+        from vllm.entrypoints.cli.main import main as vllm
+    except Exception as error:
+        sys.exit(f"vllm serve: error: {_why_not_importable(error)}")
 
     sys.argv = ["vllm", *sys.argv[3:]]
     vllm()
+
+
+def _why_not_importable(error: Exception) -> str:
+    """The faults of this machine, if the doctor finds any: where CANN is missing, importing torch fails."""
+    from ascend_adapters.doctor import examine, faults
+
+    found = faults(examine())
+    return f"this machine is not ready: {found}" if found else f"vLLM cannot be imported: {error}"
 
 
 def _when_ended(pid: int, action: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ class BackendConfig:
     op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU; from the environment only
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
+    check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
 
     def __post_init__(self) -> None:
         if self.op_set not in get_args(OpSet):
@@ -26,8 +27,9 @@ class BackendConfig:
                 f"num_threads={self.num_threads} must be at least 1 (OMP_NUM_THREADS, or num_threads in "
                 "--additional-config)."
             )
-        if not isinstance(self.npu_graphs, bool):
-            raise ValueError(f"npu_graphs={self.npu_graphs!r} must be true or false (--additional-config).")
+        for name in ("npu_graphs", "check_machine"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false (--additional-config).")
 
     @classmethod
     def from_environment(cls) -> "BackendConfig":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.torch_npu_calls import mentions
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "vllm", "transformers", "core_backend")
 
@@ -36,6 +38,7 @@ LAYERS = (
     "cgroup",
     "config",
     "hardware",
+    "versions",
     "device",
     "metrics",
     "ops",
@@ -44,6 +47,7 @@ LAYERS = (
     "layers",
     "upstream_patches",
     "worker",
+    "probe",
     "platform",
     "simulator",
 )
@@ -72,6 +76,22 @@ def _layers_imported_by(file):
         elif isinstance(node, ast.Import):
             layers |= {a.name.split(".")[1] for a in node.names if a.name.startswith("core_backend.")}
     return layers
+
+
+MAY_TOUCH_TORCH_NPU = ("ops/npu/", "device/npu.py", "simulator/")
+
+
+def test_torch_npu_is_touched_by_the_npu_operators_and_the_device_module_only():
+    files = sorted((ROOT / "core_backend").rglob("*.py"))
+    touched = [place for file in files for place in mentions(file)]
+    assert [place for place in touched if not place.startswith(MAY_TOUCH_TORCH_NPU)] == []
+    assert any(place.startswith("ops/npu/attention.py") for place in touched), "the reader sees something"
+
+
+def test_nothing_outside_the_simulator_knows_of_it():
+    for file in sorted((ROOT / "core_backend").rglob("*.py")):
+        if "simulator" not in file.parts:
+            assert "simulat" not in file.read_text().lower(), file
 
 
 def test_patches_are_not_applied_by_importing(tmp_path):

@@ -25,6 +25,13 @@ def hardware() -> Hardware:
     return hardware_of(torch_npu.npu.get_soc_version(), torch.npu.get_device_name(0))
 
 
+def torch_npu_version() -> str:
+    """As installed."""
+    import torch_npu
+
+    return str(torch_npu.__version__)
+
+
 def count() -> int:
     """How many NPUs this process may use."""
     return int(torch.npu.device_count())

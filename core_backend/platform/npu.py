@@ -8,6 +8,7 @@ import torch
 from core_backend.config import BackendConfig
 from core_backend.device import current_device, npu
 from core_backend.platform.base import AscendPlatform, run_eagerly
+from core_backend.probe.start import check_before_loading
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -82,6 +83,8 @@ class NpuPlatform(AscendPlatform):
 
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
+        if config.check_machine:
+            check_before_loading(current_device().hardware, npu.torch_npu_version())
         run_eagerly(vllm_config)
         for name, value in HCCL_DEFAULTS.items():
             os.environ.setdefault(name, value)

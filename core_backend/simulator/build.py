@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from core_backend.simulator import cann_libraries
+from core_backend.versions import TESTED
 
-TORCH_NPU = "2.11.0.post3"
+TORCH_NPU = TESTED["torch-npu"]
 WHEEL_HASHES = {  # of the wheel for CPython 3.11, by machine
     "x86_64": "7489f67010989c56ed39deb6e25cb809c4d2cc99e7cc3426386e044c4ee8b55d",
     "aarch64": "30da6f628cf87095843d1b432401ded34c5e7345089ed1303b9980ca7fd5f177",
@@ -37,6 +38,7 @@ class Built:
     libraries: list[Path]  # CANN's stand-ins, in the order to load them
     allocator_keys: Path
     boxed_kernel: Path
+    toolkit: Path
 
 
 def why_unavailable() -> str | None:
@@ -68,6 +70,7 @@ def build() -> Built:
         libraries=cann_libraries.in_load_order(parts),
         allocator_keys=parts / "allocator_keys.so",
         boxed_kernel=parts / "boxed_kernel.so",
+        toolkit=parts / "toolkit",
     )
 
 
@@ -83,7 +86,7 @@ def _wheel_folder() -> Path:
 def _parts_folder() -> Path:
     """Named after everything that goes into them: other sources or another torch are built anew."""
     digest = hashlib.sha256(f"{torch.__version__} {TORCH_NPU} {platform.machine()}".encode())
-    for source in [*sorted(NATIVE.rglob("*.*")), Path(cann_libraries.__file__)]:
+    for source in [*sorted(NATIVE.rglob("*.*")), Path(cann_libraries.__file__), Path(__file__)]:
         digest.update(source.read_bytes())
     return _cache_folder() / f"native-{digest.hexdigest()[:16]}"
 
@@ -117,6 +120,7 @@ def _unpack_wheel(folder: Path) -> None:
 
 
 def _compile(site: Path, folder: Path) -> None:
+    _write_toolkit(folder / "toolkit")
     _say("building CANN's stand-ins and the CPU kernel, once: about 15 s")
     cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, _run)
     _run(
@@ -132,6 +136,13 @@ def _compile(site: Path, folder: Path) -> None:
         [*compiler, NATIVE / "boxed_kernel.cpp", "-o", folder / "boxed_kernel.so", *libraries],
         "the CPU kernel did not compile",
     )
+
+
+def _write_toolkit(folder: Path) -> None:
+    """What an installed CANN says of itself, where it says it."""
+    info = folder / f"{platform.machine()}-linux" / "ascend_toolkit_install.info"
+    info.parent.mkdir(parents=True)
+    info.write_text(f"package_name=simulated\nversion={TESTED['CANN']}.0\npath={folder}\n")
 
 
 def _run(command: list[str | Path], failure: str) -> str:

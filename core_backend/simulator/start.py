@@ -24,6 +24,7 @@ def start() -> None:
     config = SimulatorConfig.from_environment()
     built = build()
     config.put_into_environment()
+    _load_environment(built)
     _load_cann(built)
     sys.path.append(str(built.site))
     # The import warns of the wheel's own code; that CANN's environment is missing, it prints.
@@ -38,6 +39,12 @@ def start() -> None:
     register(config, routing.set_host_argument)
     collectives.use_gloo_for_hccl()
     chip.introduce(config)
+
+
+def _load_environment(built: Built) -> None:
+    """What the set_env.sh scripts of CANN set and somebody here looks at."""
+    os.environ.setdefault("ASCEND_TOOLKIT_HOME", str(built.toolkit))
+    os.environ.setdefault("ATB_HOME_PATH", str(built.toolkit))
 
 
 def _load_cann(built: Built) -> None:

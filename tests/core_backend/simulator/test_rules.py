@@ -144,10 +144,10 @@ def test_bfloat16_on_310p(on_310p):
 
 
 def test_an_operator_that_310p_does_not_have(on_310p):
-    with pytest.raises(RuntimeError, match="npu_mrope does not exist on 310P, only on 910B, 910_93"):
-        import torch_npu
+    import torch_npu
 
-        x = torch.ones(1, 64, device="npu")
+    x = torch.ones(1, 64, device="npu")
+    with pytest.raises(RuntimeError, match="npu_mrope does not exist on 310P, only on 910B, 910_93"):
         torch_npu.npu_mrope(torch.zeros(1, dtype=torch.int64, device="npu"), x, x, x, 64)
 
 
@@ -180,7 +180,7 @@ def test_groups_that_do_not_sum_to_the_rows():
 
     x, weight = (torch.ones(*shape, dtype=torch.float16, device="npu") for shape in ((5, 16), (2, 16, 16)))
     groups = torch.tensor([1, 2], device="npu")
-    with pytest.raises(RuntimeError, match="the groups sum to the rows of x.*rows=5"):
+    with pytest.raises(RuntimeError, match=r"the groups sum to the rows of x.*rows=5"):
         torch_npu.npu_grouped_matmul(
             x=[x], weight=[weight], split_item=2, group_type=0, group_list=groups, group_list_type=1
         )

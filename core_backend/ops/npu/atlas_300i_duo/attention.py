@@ -114,19 +114,30 @@ def varlen_attention(
     num_tokens = query.shape[0]
     padded_query, padded_key, padded_value = (_rounded_up(x) for x in (query, key, value))
     attended = torch.empty_like(padded_query)
-    operator = torch_npu._npu_flash_attention_v3 if plan.causal else torch_npu._npu_flash_attention_unpad
-    settings = {"mask": _causal_mask_nz(query.device)} if plan.causal else {}
-    operator(
-        query=padded_query,
-        key=padded_key,
-        value=padded_value,
-        seq_len=plan.query_lens,
-        scale_value=scale,
-        num_heads=query.shape[1],
-        num_kv_heads=key.shape[1],
-        out=attended,
-        **settings,
-    )
+    num_heads, num_kv_heads = query.shape[1], key.shape[1]
+    if plan.causal:
+        torch_npu._npu_flash_attention_v3(
+            query=padded_query,
+            key=padded_key,
+            value=padded_value,
+            mask=_causal_mask_nz(query.device),
+            seq_len=plan.query_lens,
+            scale_value=scale,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            out=attended,
+        )
+    else:
+        torch_npu._npu_flash_attention_unpad(
+            query=padded_query,
+            key=padded_key,
+            value=padded_value,
+            seq_len=plan.query_lens,
+            scale_value=scale,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            out=attended,
+        )
     out.copy_(attended[:num_tokens])
 
 

@@ -1,0 +1,59 @@
+"""Versions of Python packages, and platform plugins that compete for vLLM. Nothing is imported for it."""
+
+from importlib import metadata
+
+from core_backend import OTHER_PLUGIN, OUR_PLUGIN, PLUGIN_GROUP
+from core_backend.probe.findings import Finding, Machine
+from core_backend.versions import TESTED, matches
+
+REMEDIES = {
+    "torch": "pip install torch==2.11.0",
+    "torch-npu": "pip install --no-deps torch-npu==2.11.0.post3",
+    "vllm": "build vllm==0.23.0 for no device, as the Makefile's install target does",
+    "transformers": "pip install 'transformers>=5.5.1,<5.6'",
+}
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_versions(torch_npu: str | None, *, npu_expected: bool) -> list[Finding]:
+    """Each package against the tested set. torch_npu is only wanted where an NPU is."""
+    found = {"torch": installed("torch"), "torch-npu": torch_npu or installed("torch-npu")}
+    found |= {name: installed(name) for name in ("vllm", "transformers")}
+    return [_check(name, version, optional=name == "torch-npu" and not npu_expected) for name, version in found.items()]
+
+
+def check_plugins(machine: Machine) -> Finding:
+    """vLLM takes one platform from outside."""
+    others = [
+        entry_point.value.split(":")[0]
+        for entry_point in metadata.entry_points(group=PLUGIN_GROUP)
+        if entry_point.name != OUR_PLUGIN
+    ]
+    if not others:
+        return Finding("platform plugins", "ok", OUR_PLUGIN)
+    chosen = machine.environ.get("VLLM_PLUGINS", "")
+    if chosen:
+        return Finding("platform plugins", "ok", f"{OUR_PLUGIN}, {', '.join(others)}; VLLM_PLUGINS={chosen} chooses")
+    if any(entry_point.name == OTHER_PLUGIN for entry_point in metadata.entry_points(group=PLUGIN_GROUP)):
+        remedy = f"this one stands aside; set VLLM_PLUGINS={OUR_PLUGIN} to use it, or uninstall {', '.join(others)}"
+    else:
+        remedy = f"set VLLM_PLUGINS={OUR_PLUGIN}, or uninstall {', '.join(others)}"
+    return Finding("platform plugins", "fault", f"{OUR_PLUGIN}, {', '.join(others)}", "one", remedy)
+
+
+def _check(name: str, version: str | None, *, optional: bool) -> Finding:
+    wanted, remedy = TESTED[name], REMEDIES[name]
+    if version is None:
+        if optional:
+            return Finding(name, "note", "not installed", "", "only needed on a machine with an NPU")
+        return Finding(name, "fault", "not installed", wanted, remedy)
+    if not matches(version, wanted):
+        return Finding(name, "fault", version, wanted, remedy)
+    return Finding(name, "ok", version)
