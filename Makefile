@@ -10,7 +10,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test lint types bench vllm-names clean
+.PHONY: install demo test test-cpu test-npu lint types launches bench vllm-names clean
 
 install: $(INSTALLED)
 
@@ -27,8 +27,15 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 demo: $(INSTALLED)
 	$(BIN)/python examples/langchain_chat.py
 
-test: $(INSTALLED)
+test: test-cpu test-npu
+
+test-cpu: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+# On a simulated 910B3 unless this machine has an NPU; then the operators of the simulated 310P3.
+test-npu: $(INSTALLED)
+	$(BIN)/python -m pytest -m npu $(ARGS)
+	ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -142,6 +142,10 @@ def failure_reason(log: str) -> str:
     found = ["".join(groups) for groups in re.findall("|".join(causes), text, re.MULTILINE)]
     consequences = ("Engine core initialization failed", "validation error for")
     roots = [cause for cause in found if not any(consequence in cause for consequence in consequences)]
+    # Where our platform stood aside and no other took its place, vLLM fails over an empty device.
+    if aside := re.search(r"Ascend platform not used: (.+)", text):
+        no_platform = ("Failed to infer device type", "Device string must not be empty")
+        roots = [aside[1] if any(sign in cause for sign in no_platform) else cause for cause in roots]
     return roots[0].strip() if roots else "its log gives no reason"
 
 

@@ -43,10 +43,12 @@ NO_NPU = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if reason := config.stash.get(NO_NPU, ""):
-        for item in items:
-            if "npu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    reason = config.stash.get(NO_NPU, "")
+    if config.option.markexpr != "npu":
+        reason = "these run by themselves: pytest -m npu"
+    for item in items:
+        if reason and "npu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
