@@ -147,6 +147,33 @@ def npu_memory_for_accelerator() -> None:
 
 
 @contextmanager
+def graphs_of_ours(wrapper: type) -> Iterator[None]:
+    """Let the runner wrap the model in `wrapper` where it would take CUDA's; undone on leaving.
+
+    Why: without torch.compile the runner names CUDAGraphWrapper itself, the platform's get_static_graph_wrapper_cls
+    is not asked; and graph_capture makes a CUDA stream, where torch_npu's capture takes one of its own.
+    Upstream: vllm/v1/worker/gpu_model_runner.py (0.23.0), load_model and capture_model; vllm-ascend does the same.
+    Remove when: load_model asks the platform.
+    """
+    from vllm.v1.worker import gpu_model_runner
+
+    ours = {"CUDAGraphWrapper": wrapper, "graph_capture": _capture_on_a_stream_of_its_own}
+    originals = {name: getattr(gpu_model_runner, name, None) for name in ours}
+    for name, replacement in ours.items():
+        _replace(gpu_model_runner, name, replacement)
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gpu_model_runner, name, original)
+
+
+@contextmanager
+def _capture_on_a_stream_of_its_own(device: torch.device) -> Iterator[None]:
+    yield
+
+
+@contextmanager
 def without_cuda_events() -> Iterator[None]:
     """Let GPUModelRunner.__init__ create its events where there is no accelerator; undone on leaving.
 

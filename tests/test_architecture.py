@@ -35,6 +35,7 @@ def test_import_stays_inside_its_layer(package):
 
 # core_backend from the bottom up: a layer may import those before it.
 LAYERS = (
+    "plugins",
     "cgroup",
     "config",
     "hardware",

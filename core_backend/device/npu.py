@@ -1,5 +1,7 @@
 """The NPU's runtime, through torch_npu. Imported only where torch_npu is installed."""
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -30,6 +32,19 @@ def torch_npu_version() -> str:
     import torch_npu
 
     return str(torch_npu.__version__)
+
+
+def missing_operators(names: Iterable[str]) -> list[str]:
+    """Those of `names` (name, or name.overload) that torch_npu does not have."""
+    import torch_npu
+
+    def has(name: str) -> bool:
+        found: Any = torch_npu
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found is not None
+
+    return [name for name in names if not has(name)]
 
 
 def count() -> int:
@@ -84,6 +99,22 @@ def synchronize() -> None:
 def empty_cache() -> None:
     """Give unused memory of torch's allocator back to the device."""
     torch.npu.empty_cache()
+
+
+def new_graph() -> Any:
+    """A graph to capture into."""
+    return torch.npu.NPUGraph()
+
+
+def capture(graph: Any, pool: Any) -> AbstractContextManager[None]:
+    """What is launched inside goes into `graph`, on a stream of its own; attention's lengths can be updated later."""
+    captured: AbstractContextManager[None] = torch.npu.graph(graph, pool=pool, auto_dispatch_capture=True)
+    return captured
+
+
+def wait_for_stream() -> None:
+    """Wait for what was launched on the current stream."""
+    torch.npu.current_stream().synchronize()
 
 
 def stand_ins_for_cuda() -> dict[str, Any]:

@@ -17,6 +17,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "cpu": (),
     "npu": (
         *COMMON,
+        "_npu_fused_infer_attention_score_get_max_workspace",
         "npu_attention_update",
         "npu_dynamic_quant",
         "npu_fused_infer_attention_score",

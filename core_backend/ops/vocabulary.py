@@ -36,6 +36,7 @@ class OperatorSet(Protocol):
         *,
         block_size: int,
         causal: bool,
+        for_graph: bool = False,
     ) -> Any: ...
 
     def paged_attention(

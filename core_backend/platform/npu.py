@@ -4,15 +4,19 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from vllm.logger import init_logger
 
 from core_backend.config import BackendConfig
 from core_backend.device import current_device, npu
 from core_backend.platform.base import AscendPlatform, run_eagerly
 from core_backend.probe.start import check_before_loading
+from core_backend.worker.graph_sizes import planned_sizes
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+logger = init_logger("vllm." + __name__)
 
 # HCCL's own time-outs (seconds), where the user has not set them: a rank that does not come is named after two minutes
 # instead of half an hour, and the waiting side gives up after the communicating one.
@@ -67,6 +71,11 @@ class NpuPlatform(AscendPlatform):
         return True
 
     @classmethod
+    def opaque_attention_op(cls) -> bool:
+        """No: behind one operator of its own, torch_npu's capture would not see the attention that it must update."""
+        return False
+
+    @classmethod
     def support_static_graph_mode(cls) -> bool:
         return current_device().hardware.has_graphs
 
@@ -85,6 +94,35 @@ class NpuPlatform(AscendPlatform):
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
         if config.check_machine:
             check_before_loading(current_device().hardware, npu.torch_npu_version())
+        sizes = list(vllm_config.compilation_config.cudagraph_capture_sizes or [])
         run_eagerly(vllm_config)
+        if config.npu_graphs:
+            _capture_decode_steps(vllm_config, sizes)
         for name, value in HCCL_DEFAULTS.items():
             os.environ.setdefault(name, value)
+
+
+def _capture_decode_steps(vllm_config: "VllmConfig", wanted: list[int]) -> None:
+    """Steps in which every request has one token become graphs; all others run eagerly.
+
+    Raises NotImplementedError on a chip that has no graphs.
+    """
+    from vllm.config import CUDAGraphMode
+
+    hardware = current_device().hardware
+    hardware.check_feature("graphs")
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    sizes = planned_sizes(
+        wanted,
+        max_num_seqs=vllm_config.scheduler_config.max_num_seqs,
+        num_layers=model.get_total_num_hidden_layers(),
+        num_parallel_groups=(parallel.tensor_parallel_size > 1) + (parallel.data_parallel_size > 1),
+        streams=hardware.streams,
+    )
+    if len(sizes) < len(wanted):
+        logger.warning("graphs: %d of %d batch sizes are captured: %s", len(sizes), len(wanted), sizes)
+    model.enforce_eager = False
+    compilation = vllm_config.compilation_config
+    compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY
+    compilation.cudagraph_capture_sizes = sizes
+    compilation.max_cudagraph_capture_size = sizes[-1]

@@ -15,14 +15,12 @@ def look() -> dict[str, Any]:
     seen: dict[str, Any] = {"torch": torch.__version__, "torch_npu": None, "devices": []}
     if find_spec("torch_npu") is None:
         return seen
-    import torch_npu
-
     from core_backend.device import npu
     from core_backend.probe.cann import check_cann
     from core_backend.probe.findings import Machine
     from core_backend.probe.operators import check_operators
 
-    seen["torch_npu"] = torch_npu.__version__
+    seen["torch_npu"] = npu.torch_npu_version()
     seen["devices"] = [npu.name()] * npu.count()
     if seen["devices"]:
         seen["memory"] = npu.memory()

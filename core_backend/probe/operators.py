@@ -7,11 +7,9 @@ from core_backend.versions import TESTED
 
 def missing_operators(operator_set: str) -> list[str]:
     """Names that are not there; torch_npu must be importable."""
-    if not REQUIRED[operator_set]:
-        return []
-    import torch_npu
+    from core_backend.device import npu
 
-    return [name for name in REQUIRED[operator_set] if not _has(torch_npu, name)]
+    return npu.missing_operators(REQUIRED[operator_set]) if REQUIRED[operator_set] else []
 
 
 def check_operators(operator_set: str) -> Finding:
@@ -21,11 +19,3 @@ def check_operators(operator_set: str) -> Finding:
         return Finding("operators", "ok", f"all {len(REQUIRED[operator_set])} of the set {operator_set}")
     remedy = f"install torch-npu {TESTED['torch-npu']}, which has them"
     return Finding("operators", "fault", f"torch_npu without {', '.join(missing)}", "", remedy)
-
-
-def _has(module: object, name: str) -> bool:
-    for part in name.split("."):
-        module = getattr(module, part, None)
-        if module is None:
-            return False
-    return True

@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from core_backend import OTHER_PLUGIN, OUR_PLUGIN, PLUGIN_GROUP
+from core_backend import plugins
 from core_backend.probe.findings import Finding, Machine
 from core_backend.versions import TESTED, matches
 
@@ -31,21 +31,15 @@ def check_versions(torch_npu: str | None, *, npu_expected: bool) -> list[Finding
 
 def check_plugins(machine: Machine) -> Finding:
     """vLLM takes one platform from outside."""
-    others = [
-        entry_point.value.split(":")[0]
-        for entry_point in metadata.entry_points(group=PLUGIN_GROUP)
-        if entry_point.name != OUR_PLUGIN
-    ]
+    others = ", ".join(plugins.others().values())
     if not others:
-        return Finding("platform plugins", "ok", OUR_PLUGIN)
-    chosen = machine.environ.get("VLLM_PLUGINS", "")
-    if chosen:
-        return Finding("platform plugins", "ok", f"{OUR_PLUGIN}, {', '.join(others)}; VLLM_PLUGINS={chosen} chooses")
-    if any(entry_point.name == OTHER_PLUGIN for entry_point in metadata.entry_points(group=PLUGIN_GROUP)):
-        remedy = f"this one stands aside; set VLLM_PLUGINS={OUR_PLUGIN} to use it, or uninstall {', '.join(others)}"
-    else:
-        remedy = f"set VLLM_PLUGINS={OUR_PLUGIN}, or uninstall {', '.join(others)}"
-    return Finding("platform plugins", "fault", f"{OUR_PLUGIN}, {', '.join(others)}", "one", remedy)
+        return Finding("platform plugins", "ok", plugins.OURS)
+    if chosen := machine.environ.get("VLLM_PLUGINS", ""):
+        return Finding("platform plugins", "ok", f"{plugins.OURS}, {others}; VLLM_PLUGINS={chosen} chooses")
+    remedy = f"set VLLM_PLUGINS={plugins.OURS} to use this one, or uninstall {others}"
+    if plugins.VLLM_ASCEND in plugins.others():
+        remedy = f"this one stands aside; {remedy}"
+    return Finding("platform plugins", "fault", f"{plugins.OURS}, {others}", "one", remedy)
 
 
 def _check(name: str, version: str | None, *, optional: bool) -> Finding:

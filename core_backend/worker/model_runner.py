@@ -5,14 +5,15 @@ from vllm.config import VllmConfig
 from vllm.v1.utils import CpuGpuBuffer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from core_backend.upstream_patches import without_cuda_events
+from core_backend import upstream_patches
+from core_backend.worker.graphs import AclGraphWrapper
 
 
 class AscendModelRunner(GPUModelRunner):
     """Runs the model's steps on the process's device."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
-        with without_cuda_events():
+        with upstream_patches.without_cuda_events():
             super().__init__(vllm_config, device)
         self._share_host_buffers()
 
@@ -38,6 +39,19 @@ class AscendModelRunner(GPUModelRunner):
             return super()._to_list(sampled_token_ids)
         token_ids: list[list[int]] = sampled_token_ids.tolist()
         return token_ids
+
+    def load_model(self, load_dummy_weights: bool = False) -> None:
+        with upstream_patches.graphs_of_ours(AclGraphWrapper):
+            super().load_model(load_dummy_weights=load_dummy_weights)
+
+    def capture_model(self) -> int:
+        with upstream_patches.graphs_of_ours(AclGraphWrapper):
+            return int(super().capture_model())
+
+    def run_eagerly(self) -> None:
+        """No graphs from now on."""
+        if isinstance(self.model, AclGraphWrapper):
+            self.model.give_up()
 
     def warm_up(self) -> None:
         """One step with as many requests as fit, and its sampling."""

@@ -6,7 +6,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from core_backend import upstream_patches
-from core_backend.device import current_device, npu
+from core_backend.device import npu
 from core_backend.worker.npu_memory import GIB, DeviceMemory, kv_cache_bytes
 from core_backend.worker.worker import AscendWorker
 
@@ -60,6 +60,13 @@ class NpuWorker(AscendWorker):
         """One step, so that no request pays for the operators' first use; and the graphs, if asked for."""
         self.model_runner.warm_up()
         if self.config.npu_graphs:
-            current_device().hardware.check_feature("graphs")
+            self._capture_graphs()
         set_random_seed(self.model_config.seed)
         return CompilationTimes(language_model=0.0, encoder=0.0)
+
+    def _capture_graphs(self) -> None:
+        try:
+            self.model_runner.capture_model()
+        except RuntimeError as error:  # out of streams or memory, or a CANN that cannot capture an operator
+            logger.warning("graphs: capture failed, decode steps run eagerly: %s", error)
+            self.model_runner.run_eagerly()

@@ -1,6 +1,7 @@
 import importlib.metadata
 
 import core_backend
+from core_backend import plugins
 
 
 def test_the_platform_is_found_by_vllm():
@@ -12,3 +13,11 @@ def test_another_vllm_is_refused_with_the_remedy(monkeypatch, caplog):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.31.2")
     assert core_backend.register() is None
     assert "written for vLLM 0.23.x and found 0.31.2. Install vllm==0.23.0" in caplog.text
+
+
+def test_beside_vllm_ascend_it_stands_aside_with_one_line_unless_it_is_chosen(monkeypatch, caplog):
+    monkeypatch.setattr(plugins, "others", lambda: {"ascend": "vllm_ascend"})
+    assert core_backend.register() is None
+    assert "vllm_ascend is installed too, and vLLM takes one platform only" in caplog.text
+    monkeypatch.setenv("VLLM_PLUGINS", "ascend_adapters")
+    assert core_backend.register() == "core_backend.platform.cpu.CpuPlatform"

@@ -56,6 +56,7 @@ def plan_attention(
     *,
     block_size: int,
     causal: bool,
+    for_graph: bool = False,
 ) -> CpuAttentionPlan:
     """Sort one step's requests for paged_attention or varlen_attention; done once for all layers.
 
@@ -63,6 +64,7 @@ def plan_attention(
     seq_lens         num_reqs lengths: context and query tokens together
     block_table      [num_reqs, max_num_blocks] int32, or None for varlen_attention
     causal           whether a token sees only those before it and itself
+    for_graph        whether what is planned is captured as a graph, and replayed with other lengths
     Source: vllm/v1/attention/backend.py, CommonAttentionMetadata.
     """
     plan = CpuAttentionPlan([], [], causal)

@@ -21,6 +21,11 @@ class NpuAttentionPlan:
     block_table: Tensor | None  # [num_reqs, max_num_blocks] int32
     block_size: int
     causal: bool
+    for_graph: bool = False  # scratch memory must do for the lengths of every later replay
+
+    def lengths(self) -> dict[str, list[int]]:
+        """The operator's host-side arguments that change from step to step."""
+        return {"actual_seq_lengths": self.query_ends, "actual_seq_lengths_kv": self.seq_lens}
 
 
 def plan_attention(
@@ -30,9 +35,10 @@ def plan_attention(
     *,
     block_size: int,
     causal: bool,
+    for_graph: bool = False,
 ) -> NpuAttentionPlan:
     """See ops/cpu."""
-    return NpuAttentionPlan(query_start_loc[1:], seq_lens, block_table, block_size, causal)
+    return NpuAttentionPlan(query_start_loc[1:], seq_lens, block_table, block_size, causal, for_graph)
 
 
 def paged_attention(
@@ -53,8 +59,32 @@ def paged_attention(
     mask = None if sparse_mode == ALL_VISIBLE else causal_mask(query.device)
     # The results go straight to `out`; lse is not asked for, but has a place.
     results = [out, query.new_empty(1)]
-    if sinks is None:
-        torch_npu.npu_fused_infer_attention_score.out(
+    if sinks is not None:
+        if plan.for_graph:
+            raise NotImplementedError("attention with sinks cannot be captured: leave npu_graphs unset.")
+        torch_npu.npu_fused_infer_attention_score_v2.out(
+            query,
+            key,
+            value,
+            atten_mask=mask,
+            actual_seq_qlen=plan.query_ends,
+            actual_seq_kvlen=plan.seq_lens,
+            block_table=plan.block_table,
+            learnable_sink=sinks.to(torch.bfloat16),
+            num_query_heads=query.shape[1],
+            num_key_value_heads=num_kv_heads,
+            softmax_scale=scale,
+            pre_tokens=pre_tokens,
+            next_tokens=next_tokens,
+            input_layout="TND",
+            sparse_mode=sparse_mode,
+            block_size=block_size,
+            out=results,
+        )
+        return
+    workspace = None
+    if plan.for_graph:
+        workspace = torch_npu._npu_fused_infer_attention_score_get_max_workspace(
             query,
             key,
             value,
@@ -70,26 +100,24 @@ def paged_attention(
             input_layout="TND",
             sparse_mode=sparse_mode,
             block_size=block_size,
-            out=results,
         )
-        return
-    torch_npu.npu_fused_infer_attention_score_v2.out(
+    torch_npu.npu_fused_infer_attention_score.out(
         query,
         key,
         value,
         atten_mask=mask,
-        actual_seq_qlen=plan.query_ends,
-        actual_seq_kvlen=plan.seq_lens,
+        actual_seq_lengths=plan.query_ends,
+        actual_seq_lengths_kv=plan.seq_lens,
         block_table=plan.block_table,
-        learnable_sink=sinks.to(torch.bfloat16),
-        num_query_heads=query.shape[1],
+        num_heads=query.shape[1],
         num_key_value_heads=num_kv_heads,
-        softmax_scale=scale,
+        scale=scale,
         pre_tokens=pre_tokens,
         next_tokens=next_tokens,
         input_layout="TND",
         sparse_mode=sparse_mode,
         block_size=block_size,
+        workspace=workspace,
         out=results,
     )
 

@@ -138,6 +138,13 @@ void capture(const c10::OperatorHandle& op, Stack* stack) {
     TORCH_CHECK(!op.hasTag(tag), "simulated NPU: ", op.operator_name(),
                 " needs values on the host, which is not allowed while a graph is captured");
   const size_t num_arguments = op.schema().arguments().size(), num_results = op.schema().returns().size();
+  for (size_t i = 0; i < num_arguments; i++) {
+    const auto& value = (*stack)[stack->size() - num_arguments + i];
+    bool is_cpu = value.isTensor() && value.toTensor().defined() && value.toTensor().device().is_cpu();
+    TORCH_CHECK(!is_cpu || value.toTensor().dim() == 0 || is_host_argument(op, op.schema().arguments()[i].name()),
+                "simulated NPU: ", op.operator_name(), " got a CPU tensor: a copy between host and device is not allowed ",
+                "while a graph is captured");
+  }
   auto call = std::make_unique<Graph::Call>(Graph::Call{op, {stack->end() - num_arguments, stack->end()}, {}});
   run_on_cpu(op, stack);
   call->results.assign(stack->end() - num_results, stack->end());

@@ -50,7 +50,11 @@ inline void update_call(const c10::OperatorHandle& op, Stack* stack) {
   auto& call = updating->graph->steps[update_cursor++].call;
   TORCH_CHECK(call && call->op.operator_name() == op.operator_name(),
               "simulated NPU: a task group is updated with ", op.operator_name(), ", but was captured with another operator");
-  call->arguments.assign(stack->begin() + first, stack->end());
+  for (size_t i = 0; i < num_arguments; i++) {
+    const auto& given = (*stack)[first + i];
+    // Tensors come as references that do not own their memory: the captured ones keep it alive.
+    if (!given.isTensor() && !given.isTensorList()) call->arguments[i] = given;
+  }
   stack->resize(first);
   for (const auto& result : call->results) stack->push_back(result);
 }
@@ -89,8 +93,8 @@ inline void register_recorder() {
   recorder.copy = [](void* graph, void* to, const void* from, size_t bytes) {
     static_cast<Graph*>(graph)->steps.push_back({nullptr, [=] { return std::memmove(to, from, bytes), true; }});
   };
-  recorder.event = [](void* graph, event_action action, void* event) {
-    static_cast<Graph*>(graph)->steps.push_back({nullptr, [=] { return stand_in_event_action(action, event) == 0; }});
+  recorder.action = [](void* graph, action taken) {
+    static_cast<Graph*>(graph)->steps.push_back({nullptr, [=] { return stand_in_act(taken) == 0; }});
   };
   recorder.group_begin = [](void* graph) {
     static_cast<Graph*>(graph)->group_begin = static_cast<Graph*>(graph)->steps.size();

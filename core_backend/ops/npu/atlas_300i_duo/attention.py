@@ -38,6 +38,7 @@ def plan_attention(
     *,
     block_size: int,
     causal: bool,
+    for_graph: bool = False,
 ) -> NzAttentionPlan:
     """See ops/cpu."""
     query_lens = [end - begin for begin, end in pairwise(query_start_loc)]

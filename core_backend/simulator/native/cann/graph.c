@@ -20,9 +20,9 @@ void capture_copy(void *to, const void *from, size_t bytes) {
     if (captured) recorder.copy(captured, to, from, bytes);
 }
 
-int capture_event(enum event_action action, void *event) {
+int capture_action(struct action action) {
     if (!captured) return 0;
-    recorder.event(captured, action, event);
+    recorder.action(captured, action);
     return 1;
 }
 

@@ -48,36 +48,43 @@ aclError aclrtCreateEventWithFlag(void **event, uint32_t flags) { CALLED; *event
 aclError aclrtCreateEventExWithFlag(void **event, uint32_t flags) { return aclrtCreateEventWithFlag(event, flags); }
 aclError aclrtDestroyEvent(void *event) { CALLED; free(event); return ACL_SUCCESS; }
 
-// The action itself. Nonzero if it would wait for ever.
-int stand_in_event_action(enum event_action action, void *handle) {
-    struct event *event = handle;
-    if (action == EVENT_WAIT) return !event->is_recorded;
-    event->is_recorded = action == EVENT_RECORD;
-    if (event->is_recorded) clock_gettime(CLOCK_MONOTONIC, &event->time);
+int stand_in_act(struct action action) {
+    struct event *event = action.where;
+    uint64_t *word = action.where;
+    switch (action.kind) {
+        case EVENT_RECORD:
+            event->is_recorded = 1;
+            clock_gettime(CLOCK_MONOTONIC, &event->time);
+            return 0;
+        case EVENT_RESET: event->is_recorded = 0; return 0;
+        case EVENT_WAIT: return !event->is_recorded;
+        case VALUE_WRITE: *word = action.value; return 0;
+        case VALUE_WAIT: return *word != action.value;
+    }
     return 0;
 }
 
-aclError aclrtRecordEvent(void *event, void *stream) {
-    CALLED;
-    if (!capture_event(EVENT_RECORD, event)) stand_in_event_action(EVENT_RECORD, event);
+static aclError act(enum action_kind kind, void *where, uint64_t value) {
+    struct action action = {kind, where, value};
+    // Outside a graph everything before this call is done, so there is nothing to wait for.
+    int is_wait = kind == EVENT_WAIT || kind == VALUE_WAIT;
+    if (!capture_action(action) && !is_wait) stand_in_act(action);
     return ACL_SUCCESS;
 }
-aclError aclrtResetEvent(void *event, void *stream) {
-    CALLED;
-    if (!capture_event(EVENT_RESET, event)) stand_in_event_action(EVENT_RESET, event);
-    return ACL_SUCCESS;
-}
+
+aclError aclrtRecordEvent(void *event, void *stream) { CALLED; return act(EVENT_RECORD, event, 0); }
+aclError aclrtResetEvent(void *event, void *stream) { CALLED; return act(EVENT_RESET, event, 0); }
+aclError aclrtStreamWaitEvent(void *stream, void *event) { CALLED; return act(EVENT_WAIT, event, 0); }
+
+// torch_npu makes its external events of these: a word of device memory, written and waited for. Waiting compares for
+// equality, whatever the mode in `flag`: the words are 0 or 1.
+aclError aclrtValueWrite(void *word, uint64_t value, uint32_t flag, void *stream) { CALLED; return act(VALUE_WRITE, word, value); }
+aclError aclrtValueWait(void *word, uint64_t value, uint32_t flag, void *stream) { CALLED; return act(VALUE_WAIT, word, value); }
+
 aclError aclrtSynchronizeEvent(void *event) {
     CALLED;
     return refuse_in_capture("waiting for an event") ? ACL_ERROR_CAPTURE_UNSUPPORTED : ACL_SUCCESS;
 }
-// Outside a graph everything before this call is done, whatever the event says.
-aclError aclrtStreamWaitEvent(void *stream, void *event) {
-    CALLED;
-    capture_event(EVENT_WAIT, event);
-    return ACL_SUCCESS;
-}
-
 aclError aclrtEventElapsedTime(float *milliseconds, void *from, void *to) {
     CALLED;
     struct timespec a = ((struct event *)from)->time, b = ((struct event *)to)->time;
