@@ -10,7 +10,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu lint types launches bench vllm-names clean
+.PHONY: install demo test test-cpu test-npu lint types launches bench docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -45,8 +45,14 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+launches: $(INSTALLED)
+	$(BIN)/python -m bench.launches
+
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
+
+docs: $(INSTALLED)
+	$(BIN)/python -m tools.hardware_doc
 
 vllm-names: $(INSTALLED)
 	$(BIN)/python tools/vllm_names.py

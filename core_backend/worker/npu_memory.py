@@ -22,10 +22,14 @@ class DeviceMemory:
             raise ValueError(
                 f"gpu_memory_utilization={utilization} asks for {_gib(wanted)} of the NPU's {_gib(self.total)}, but "
                 f"only {_gib(self.free)} are free: close what else runs there (`npu-smi info`), set "
-                f"gpu_memory_utilization to {self.free / self.total * 0.98:.2f} or less, or choose another device "
+                f"gpu_memory_utilization to {self._largest_share():.2f} or less, or choose another device "
                 "(ASCEND_RT_VISIBLE_DEVICES)."
             )
         return wanted
+
+    def _largest_share(self) -> float:
+        """In whole hundredths, with a little left for others."""
+        return int(self.free / self.total * 98) / 100
 
 
 def kv_cache_bytes(requested: int, peak_allocated: int, outside_torch: int) -> int:

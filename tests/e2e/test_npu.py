@@ -4,6 +4,8 @@ In fp32 where the NPU is simulated: fewer bits make greedy tokens a matter of ch
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -124,6 +126,26 @@ def test_log_probabilities_are_those_of_the_cpu(npu_engine, prompts, on_cpu):
     tolerance = 1e-3 if SIMULATED else FP16_TOLERANCE
     for prompt, answer, logprobs in list(zip(prompts, tokens, expected, strict=True))[::5]:
         assert prompt_logprobs(npu_engine, prompt + answer) == pytest.approx(logprobs, abs=tolerance)
+
+
+@pytest.mark.skipif(SIMULATED is None, reason="graphs are not verified on hardware; tokens are compared in fp32")
+def test_captured_decode_steps_give_the_same_tokens(prompts, on_cpu):
+    """Batches of 1 to 4 requests, some in a captured size that is larger than they are."""
+    settings = {**TIGHT, "max_num_seqs": 4, "additional_config": {"npu_graphs": True}}
+    with engine_on({}, dtype="float32", **settings) as engine:
+        answers = complete_together(engine, prompts[:7], NUM_TOKENS)
+        (run,) = engine.engine._runs.values()
+        log = run.log
+    assert answers == on_cpu[0][:7]
+    assert "Graph capturing finished" in log
+    assert "capture failed" not in log
+
+
+def test_a_decoder_layer_takes_ten_launches():
+    if SIMULATED != "910B3":
+        pytest.skip("launches are counted on the simulated 910B3")
+    done = subprocess.run([sys.executable, "-m", "bench.launches"], capture_output=True, text=True)
+    assert "one decoder layer of one decode step (10 launches)" in done.stdout, done.stdout + done.stderr[-2000:]
 
 
 def test_an_a3_gives_the_same_tokens(prompts, on_cpu):

@@ -1,0 +1,79 @@
+"""The chip table: what a chip refuses is said by its row, with the remedy."""
+
+import pytest
+
+from core_backend.hardware import CHIPS, CPU, hardware_of
+
+
+def row(name):
+    return next(hardware for hardware in CHIPS.values() if hardware.name == name)
+
+
+@pytest.mark.parametrize(
+    ("soc_version", "name"),
+    [(202, "310P"), (220, "910B"), (223, "910B"), (225, "910B"), (250, "910_93"), (255, "910_93")],
+)
+def test_a_chip_is_found_by_its_number(soc_version, name):
+    assert hardware_of(soc_version, "").name == name
+
+
+@pytest.mark.parametrize(
+    ("soc_version", "reason"),
+    [(260, "the 950 has other operators.*nobody has run"), (104, "this project does not know it")],
+)
+def test_another_chip_is_refused_with_the_reason_and_what_is_supported(soc_version, reason):
+    message = (
+        f"the chip Ascend950PR .SoC {soc_version}. is not supported: {reason}.*Supported are 310P.*ASCEND_OP_SET=cpu"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        hardware_of(soc_version, "Ascend950PR")
+
+
+def test_a_dtype_that_a_chip_does_not_compute_in_is_refused_with_those_it_does():
+    with pytest.raises(ValueError, match=r"dtype bfloat16 does not run on 310P .*use float16 \(--dtype float16\)"):
+        row("310P").check_dtype("bfloat16")
+    with pytest.raises(ValueError, match=r"dtype float32 does not run on 910B .*use bfloat16 or float16"):
+        row("910B").check_dtype("float32")
+    CPU.check_dtype("float32")
+
+
+def test_the_kv_cache_of_310p_is_in_nz():
+    assert row("910B").kv_cache_shape(7, 128, 2, 64) == (2, 7, 128, 2, 64)
+    assert row("310P").kv_cache_shape(7, 128, 2, 64) == (2, 7, 8, 128, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "block_size", "head_size", "remedy"),
+    [
+        ("910B", 100, 64, "its attention takes 128 or 64 or 32 or 16; set --block-size 128"),
+        ("310P", 128, 256, "its attention takes 64; set --block-size 64"),
+        ("310P", 16, 64, "its attention takes 128 or 64; set --block-size 128"),
+    ],
+)
+def test_a_block_that_the_attention_operators_do_not_take(name, block_size, head_size, remedy):
+    message = f"block_size {block_size} with heads of {head_size} does not run on {name}: {remedy}"
+    with pytest.raises(ValueError, match=message):
+        row(name).check_block(block_size, head_size)
+
+
+@pytest.mark.parametrize("feature", ["MLA", "LoRA", "graphs", "sliding window attention", "attention sinks"])
+def test_310p_refuses_by_name_what_it_does_not_have(feature):
+    with pytest.raises(NotImplementedError, match=f"{feature} is refused on 310P .Atlas 300I Duo.: .*;"):
+        row("310P").check_feature(feature)
+    row("910B").check_feature(feature)
+
+
+@pytest.mark.parametrize(
+    ("chip", "ranks", "tokens", "experts", "way"),
+    [
+        ("910B", 16, 512, 24, "mc2"),
+        ("910B", 8, 32, 16, "all_gather"),  # too few ranks
+        ("910B", 32, 513, 8, "all_gather"),  # too many tokens
+        ("910B", 16, 32, 25, "all_gather"),  # too many experts on a device
+        ("910_93", 2, 512, 64, "mc2"),
+        ("910_93", 2, 4096, 64, "all_to_all"),
+        ("310P", 2, 32, 8, "all_gather"),
+    ],
+)
+def test_how_tokens_reach_experts_follows_from_the_row(chip, ranks, tokens, experts, way):
+    assert row(chip).choose_moe_communication(ranks, tokens, experts) == way
