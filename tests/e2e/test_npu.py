@@ -4,8 +4,10 @@ In fp32 where the NPU is simulated: fewer bits make greedy tokens a matter of ch
 """
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -153,6 +155,23 @@ def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
     with engine_on(chip("910_9391"), dtype="float32", **settings) as engine:
         assert run_sync(engine.info()).device.startswith("npu (simulated 910_9391), operator set npu")
         assert complete_together(engine, prompts, NUM_TOKENS) == on_cpu[0]
+
+
+def test_nothing_of_a_killed_engine_is_left_on_the_device():
+    with engine_on({}, **{**TIGHT, "dtype": "float16"}) as engine:
+        pid = engine.engine.pid
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while running := processes_in_group(pid):
+            assert time.monotonic() < deadline, running
+            time.sleep(0.2)
+
+
+def processes_in_group(group: int) -> list[int]:
+    """The process ids of a process group, those that have ended left out."""
+    shown = subprocess.run(["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in shown.splitlines()]
+    return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
 
 
 def test_a_310p_in_fp16_gives_the_same_log_probabilities_within_its_precision(prompts, on_cpu):
