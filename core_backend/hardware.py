@@ -42,7 +42,9 @@ class Hardware:
     kv_layout: KvLayout = "nd"
     block_sizes: tuple[int, ...] | None = None  # KV slots per block, the default first; None: multiples of 16
     max_block_elements: int | None = None  # block size times head size
-    head_sizes: tuple[int, ...] | None = None  # of attention over the paged cache; None: all
+    head_sizes: tuple[int, ...] | None = None  # of attention over the paged cache; None: see max_head_size
+    max_head_size: int | None = None  # multiples of 16 up to this, for heads that share keys; None: all
+    max_heads_per_kv_head: int | None = None
     moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
     has_graphs: bool = False
     streams: int = 0  # that graphs may take
@@ -89,6 +91,29 @@ class Hardware:
                 f"{' or '.join(map(str, fitting)) or 'no block of such heads'}; {remedy}."
             )
 
+    def check_heads(self, num_heads: int, num_kv_heads: int, head_size: int) -> None:
+        """Raises NotImplementedError for heads that the attention operators of this chip do not take."""
+        shared = num_heads // num_kv_heads
+        if self.max_heads_per_kv_head is not None and shared > self.max_heads_per_kv_head:
+            raise NotImplementedError(
+                f"{num_heads} heads on {num_kv_heads} kv heads do not run on {self.name}: its attention lets at most "
+                f"{self.max_heads_per_kv_head} share one. Use another model, or a larger tensor_parallel_size."
+            )
+        if self.max_head_size is None:
+            return
+        if head_size in (self.head_sizes or ()):
+            return
+        may_be_any = shared > 1 or self.head_sizes is None
+        if not (may_be_any and head_size % 16 == 0 and head_size <= self.max_head_size):
+            any_size = f"multiples of 16 up to {self.max_head_size}"
+            taken = any_size
+            if self.head_sizes is not None:
+                taken = f"{' or '.join(map(str, self.head_sizes))}, and {any_size} where heads share keys"
+            raise NotImplementedError(
+                f"heads of {head_size} elements do not run on {self.name}: its attention takes {taken}. "
+                "Use another model."
+            )
+
     def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> str:
         """The first way between ranks that fits."""
         return next(way.name for way in self.moe_communication if way.fits(num_ranks, num_tokens, num_local_experts))
@@ -114,6 +139,7 @@ CHIPS: dict[range, Hardware] = {
         kv_layout="nz",
         block_sizes=(128, 64),
         max_block_elements=16384,
+        max_head_size=256,
         is_experimental=True,
         refused={
             "MLA": "it has no operators for latent attention; use a model without MLA, or an Atlas 800I A2",
@@ -130,6 +156,9 @@ CHIPS: dict[range, Hardware] = {
         operator_set="npu",
         dtypes=("bfloat16", "float16"),
         block_sizes=(128, 64, 32, 16),
+        head_sizes=(64, 128),
+        max_head_size=256,
+        max_heads_per_kv_head=64,
         moe_communication=(
             MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
             ALL_GATHER,
@@ -143,7 +172,10 @@ CHIPS: dict[range, Hardware] = {
         operator_set="npu",
         dtypes=("bfloat16", "float16"),
         block_sizes=(128, 64, 32, 16),
-        moe_communication=(MoeCommunication("mc2", max_tokens=512), MoeCommunication("all_to_all")),
+        head_sizes=(64, 128),
+        max_head_size=256,
+        max_heads_per_kv_head=64,
+        moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
         has_graphs=True,
         streams=1800,
     ),

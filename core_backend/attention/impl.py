@@ -34,6 +34,8 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
             hardware.check_feature("sliding window attention")
         if sinks is not None:
             hardware.check_feature("attention sinks")
+        if attn_type == AttentionType.DECODER:
+            hardware.check_heads(num_heads, num_kv_heads or num_heads, head_size)
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = float(scale)

@@ -8,6 +8,8 @@ import torch
 
 from core_backend.hardware import Hardware, hardware_of
 
+FRACTAL_NZ = 29  # ACL_FORMAT_FRACTAL_NZ
+
 
 def why_unavailable() -> str | None:
     """Why no NPU can be used, with the remedy; None if one can."""
@@ -74,6 +76,14 @@ def memory() -> tuple[int, int]:
 def allocated_bytes() -> int:
     """What torch's tensors take now."""
     return int(torch.npu.memory_allocated())
+
+
+def zeros_in_nz(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor whose memory is in FRACTAL_NZ, which a view of another tensor cannot be."""
+    import torch_npu
+
+    empty: torch.Tensor = torch_npu.empty_with_format(shape, dtype=dtype, device="npu", acl_format=FRACTAL_NZ)
+    return empty.zero_()
 
 
 def reserved_bytes() -> int:

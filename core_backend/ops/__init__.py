@@ -1,1 +1,1 @@
-"""One operator vocabulary (vocabulary.py), and the operator sets that run it (cpu; later npu)."""
+"""One operator vocabulary (vocabulary.py), and the operator sets that run it (cpu, npu)."""

@@ -42,7 +42,10 @@ class Built:
 
 
 def why_unavailable() -> str | None:
-    """Why the simulator cannot be built here, with the remedy; None if it can, or is built already."""
+    """Why the simulator cannot be built here, with the remedy; None if it can, or is built already.
+
+    What only a try can tell is tried: the wheel is downloaded if it is not there.
+    """
     if _parts_folder().is_dir() and _wheel_folder().is_dir():
         return None
     if missing := [tool for tool in ("gcc", "g++", "readelf", "nm") if shutil.which(tool) is None]:
@@ -53,6 +56,8 @@ def why_unavailable() -> str | None:
         _built_once(_wheel_folder(), _unpack_wheel)
     except RuntimeError as error:
         return str(error)
+    except OSError as error:
+        return f"nothing can be kept in {_cache_folder()}: {error}; set ASCEND_ADAPTERS_CACHE to another folder"
     return None
 
 
@@ -96,7 +101,7 @@ def _built_once(folder: Path, build_into: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
                 built = Path(temporary) / "built"

@@ -9,37 +9,17 @@ import torch
 
 # Allocation, views and copies between host and device stay torch_npu's own: they need no operator of the chip.
 KEPT = {
-    f"aten::{name}"
-    for name in [
-        "empty.memory_format",
-        "empty_strided",
-        "empty_like",
-        "new_empty_strided",
-        "as_strided",
-        "view",
-        "_reshape_alias",
-        "unfold",
-        "view_as_real",
-        "view_as_complex",
-        "set_",
-        "set_.source_Storage",
-        "set_.source_Tensor",
-        "set_.source_Storage_storage_offset",
-        "resize_",
-        "resize_as_",
-        "record_stream",
-        "is_pinned",
-        "_pin_memory",
-        "is_set_to",
-        "_copy_from_and_resize",
-        "_copy_from",
-        "_to_copy",
-        "_lazy_clone",
-        "empty_with_format",
-        "empty_with_format.names",
-        "unsafe_empty_with_format",
-        "empty_with_swapped_memory",
-    ]
+    "npu::get_npu_format",
+    *(
+        f"aten::{name}"
+        for name in """
+            empty.memory_format empty_strided empty_like new_empty_strided as_strided view _reshape_alias unfold
+            view_as_real view_as_complex set_ set_.source_Storage set_.source_Tensor
+            set_.source_Storage_storage_offset resize_ resize_as_ record_stream is_pinned _pin_memory is_set_to
+            _copy_from_and_resize _copy_from _to_copy _lazy_clone empty_with_format empty_with_format.names
+            unsafe_empty_with_format empty_with_swapped_memory
+        """.split()  # noqa: SIM905
+    ),
 }
 # Composites of smaller operators: taken whole they cost one call.
 WHOLE = {"aten::linear", "aten::scaled_dot_product_attention"}
@@ -69,6 +49,12 @@ def set_host_argument(operator: str, argument: str) -> None:
     """The device reads this argument of an operator on the host: an npu tensor there is an error."""
     assert _library is not None
     _library.simulator_set_host_argument(operator.encode(), argument.encode())
+
+
+def set_nz_argument(operator: str, argument: str) -> None:
+    """The device expects this argument's memory in FRACTAL_NZ."""
+    assert _library is not None
+    _library.simulator_set_nz_argument(operator.encode(), argument.encode())
 
 
 @contextmanager

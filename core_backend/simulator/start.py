@@ -36,7 +36,7 @@ def start() -> None:
     from core_backend.simulator.emulation import register
 
     routing.install(ctypes.CDLL(str(built.boxed_kernel)))
-    register(config, routing.set_host_argument)
+    register(config, routing.set_host_argument, routing.set_nz_argument)
     collectives.use_gloo_for_hccl()
     chip.introduce(config)
 

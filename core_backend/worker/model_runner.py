@@ -1,11 +1,15 @@
 """The model runner: vLLM's, without what only a CUDA device has."""
 
+from typing import Any
+
 import torch
 from vllm.config import VllmConfig
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.utils import CpuGpuBuffer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from core_backend import upstream_patches
+from core_backend.device import current_device, npu
 from core_backend.worker.graphs import AclGraphWrapper
 
 
@@ -39,6 +43,26 @@ class AscendModelRunner(GPUModelRunner):
             return super()._to_list(sampled_token_ids)
         token_ids: list[list[int]] = sampled_token_ids.tolist()
         return token_ids
+
+    def _allocate_kv_cache_tensors(self, kv_cache_config: KVCacheConfig) -> dict[str, torch.Tensor]:
+        if current_device().hardware.kv_layout == "nd":
+            return super()._allocate_kv_cache_tensors(kv_cache_config)
+        # Only their sizes are of use: memory in NZ is allocated once the shapes are known.
+        return {
+            layer: torch.empty(tensor.size, dtype=torch.int8, device="meta")
+            for tensor in kv_cache_config.kv_cache_tensors
+            for layer in tensor.shared_by
+        }
+
+    def _reshape_kv_cache_tensors(
+        self, kv_cache_raw_tensors: dict[str, torch.Tensor], kernel_block_sizes: list[int]
+    ) -> dict[str, Any]:
+        caches = super()._reshape_kv_cache_tensors(kv_cache_raw_tensors, kernel_block_sizes)
+        if current_device().hardware.kv_layout == "nd":
+            return caches
+        return {
+            layer: tuple(npu.zeros_in_nz(half.shape, half.dtype) for half in cache) for layer, cache in caches.items()
+        }
 
     def load_model(self, load_dummy_weights: bool = False) -> None:
         with upstream_patches.graphs_of_ours(AclGraphWrapper):

@@ -77,3 +77,25 @@ def test_310p_refuses_by_name_what_it_does_not_have(feature):
 )
 def test_how_tokens_reach_experts_follows_from_the_row(chip, ranks, tokens, experts, way):
     assert row(chip).choose_moe_communication(ranks, tokens, experts) == way
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "message"),
+    [
+        (
+            "910B",
+            (32, 32, 80),
+            "heads of 80 elements do not run on 910B: its attention takes 64 or 128, and multiples of 16",
+        ),
+        ("910B", (71, 1, 64), "71 heads on 1 kv heads do not run on 910B: its attention lets at most 64 share one"),
+        ("310P", (4, 4, 40), "heads of 40 elements do not run on 310P: its attention takes multiples of 16 up to 256"),
+    ],
+)
+def test_heads_that_the_attention_operators_do_not_take(name, heads, message):
+    with pytest.raises(NotImplementedError, match=message):
+        row(name).check_heads(*heads)
+
+
+@pytest.mark.parametrize(("name", "heads"), [("910B", (9, 3, 64)), ("910B", (32, 8, 80)), ("310P", (4, 4, 80))])
+def test_heads_that_they_do_take(name, heads):
+    row(name).check_heads(*heads)

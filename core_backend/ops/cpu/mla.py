@@ -19,7 +19,7 @@ def mla_paged_attention(
     scale: float,
     out: Tensor,
 ) -> None:
-    """Attention of queries that were projected into the latent space, over the paged latent cache.
+    """Attention of queries that were projected into the latent space, over the paged latent cache; causal.
 
     query_latent, out  [num_tokens, num_heads, latent_size]
     query_pe           [num_tokens, num_heads, rope_size]
@@ -33,7 +33,7 @@ def mla_paged_attention(
         )
         key = torch.cat((latent, pe), dim=-1).float()
         scores = torch.einsum("qnd,kd->nqk", query[seq.start : seq.end], key) * scale
-        weights = scores.masked_fill(hidden_from_sequence(seq, plan.causal), float("-inf")).softmax(-1)
+        weights = scores.masked_fill(hidden_from_sequence(seq, causal=True), float("-inf")).softmax(-1)
         out[seq.start : seq.end] = torch.einsum("nqk,kd->qnd", weights, latent.float()).to(out.dtype)
 
 
@@ -82,9 +82,9 @@ def merge_attention(outs: list[Tensor], lses: list[Tensor]) -> Tensor:
 
     outs     each [num_tokens, num_heads, value_size]
     lses     each [num_tokens, num_heads] fp32; -inf: that set had no key for this token
-    returns  [num_tokens, num_heads, value_size]
+    returns  [num_tokens, num_heads, value_size]; 0 for a token that had no key in any set
     """
-    weights = torch.stack(lses).softmax(0).unsqueeze(-1)
+    weights = torch.stack(lses).softmax(0).nan_to_num(0.0).unsqueeze(-1)
     return (torch.stack(outs).float() * weights).sum(0).to(outs[0].dtype)
 
 

@@ -100,5 +100,5 @@ def combine_experts(rows: Tensor, row_of: Tensor, counts: Tensor, topk_weights: 
     """
     is_here = (row_of >= 0).unsqueeze(1)
     gathered = rows[row_of.clamp(min=0).long()].float().masked_fill(~is_here, 0)
-    weighted = gathered.view(*topk_weights.shape, -1) * topk_weights.float().unsqueeze(-1)
+    weighted = gathered.view(*topk_weights.shape, rows.shape[1]) * topk_weights.float().unsqueeze(-1)
     return weighted.sum(1).to(rows.dtype)

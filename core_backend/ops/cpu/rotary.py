@@ -1,5 +1,7 @@
 """Rotary position embedding."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ def mrope(
     Source: arXiv 2409.12191; vllm/model_executor/layers/rotary_embedding/mrope.py.
     """
     tables = cos_sin_cache[positions]  # [num_sections, num_tokens, rotary_dim]
-    kinds = _kind_of_frequency(mrope_section, is_interleaved).to(positions.device)
+    kinds = _kind_of_frequency(tuple(mrope_section), is_interleaved, positions.device)
     frequencies = torch.arange(len(kinds), device=positions.device)
     cos, sin = (half[kinds, :, frequencies].t().unsqueeze(1) for half in tables.chunk(2, dim=-1))
     return (
@@ -60,8 +62,13 @@ def mrope(
     )
 
 
-def _kind_of_frequency(mrope_section: list[int], is_interleaved: bool) -> Tensor:
+@cache
+def _kind_of_frequency(mrope_section: tuple[int, ...], is_interleaved: bool, device: torch.device) -> Tensor:
     """[rotary_dim / 2]: the row of `positions` that each frequency follows."""
+    return _on_host(mrope_section, is_interleaved).to(device)
+
+
+def _on_host(mrope_section: tuple[int, ...], is_interleaved: bool) -> Tensor:
     if not is_interleaved:
         return torch.repeat_interleave(torch.arange(len(mrope_section)), torch.tensor(mrope_section))
     kinds = torch.zeros(sum(mrope_section), dtype=torch.int64)

@@ -53,6 +53,7 @@ def paged_attention(
     sinks: Tensor | None = None,
 ) -> None:
     """See ops/cpu."""
+    query = query.contiguous()  # a slice of qkv where a layer has no rotary embedding
     sparse_mode, pre_tokens, next_tokens = _sparsity(plan.causal, sliding_window)
     num_blocks, block_size, num_kv_heads = key_cache.shape[:3]
     key, value = (kv_cache.view(num_blocks, block_size, -1) for kv_cache in (key_cache, value_cache))

@@ -23,10 +23,10 @@ def mla_paged_attention(
     num_blocks, block_size = latent_cache.shape[:2]
     latent, pe = (kv_cache.view(num_blocks, block_size, -1) for kv_cache in (latent_cache, pe_cache))
     torch_npu.npu_fused_infer_attention_score.out(
-        query_latent,
+        query_latent.contiguous(),
         latent,
         latent,
-        query_rope=query_pe,
+        query_rope=query_pe.contiguous(),
         key_rope=pe,
         atten_mask=causal_mask(query_latent.device),
         actual_seq_lengths=plan.query_ends,
@@ -56,11 +56,11 @@ def mla_varlen_attention(
 ) -> tuple[Tensor, Tensor]:
     """See ops/cpu."""
     out, lse = torch_npu.npu_fused_infer_attention_score(
-        query,
-        key,
-        value,
-        query_rope=query_pe,
-        key_rope=key_pe,
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        query_rope=query_pe.contiguous(),
+        key_rope=key_pe.contiguous(),  # often one head, expanded
         atten_mask=causal_mask(query.device) if causal else None,
         actual_seq_lengths=query_start_loc[1:],
         actual_seq_lengths_kv=kv_start_loc[1:],

@@ -7,8 +7,9 @@ from core_backend.ops.npu.linear import FRACTAL_NZ
 
 
 def quantize_per_token(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ops/cpu. The scale of a token of zeros is not defined by the device; its int8 values are zero."""
-    return torch_npu.npu_dynamic_quant(x)
+    """See ops/cpu. The device does not define the scale of a token of zeros, whose int8 values are zero."""
+    quantized, scale = torch_npu.npu_dynamic_quant(x)
+    return quantized, scale.nan_to_num_(0.0)
 
 
 def pack_quantized_weight(weight: Tensor) -> Tensor:

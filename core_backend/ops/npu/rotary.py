@@ -62,7 +62,7 @@ def mrope(
             is_interleaved=is_interleaved,
         )
     return torch_npu.npu_mrope(
-        positions,
+        positions.contiguous(),  # a slice of a longer buffer
         query,
         key,
         cos_sin_cache,

@@ -23,11 +23,15 @@ MODULES = (
 )
 
 
-def register(config: SimulatorConfig, set_host_argument: Callable[[str, str], None]) -> None:
+def register(
+    config: SimulatorConfig,
+    set_host_argument: Callable[[str, str], None],
+    set_nz_argument: Callable[[str, str], None],
+) -> None:
     """Install all emulations, with the rules of the simulated chip."""
     from core_backend.simulator.emulation import registry
 
     registry.choose_chip(config)
     for module in MODULES:
         import_module(f"{__name__}.{module}")
-    registry.install(set_host_argument)
+    registry.install(set_host_argument, set_nz_argument)

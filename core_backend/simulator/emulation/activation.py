@@ -15,6 +15,7 @@ def npu_swiglu(input: Tensor, dim: int = -1) -> Tensor:
     """silu of the first half times the second."""
     floating(SWIGLU, input=input)
     contiguous(SWIGLU, input=input)
+    rule(input.numel() > 0, "not empty", SWIGLU, shape=tuple(input.shape))
     rule(input.shape[dim] % 2 == 0, "the dimension that is halved is even", SWIGLU, shape=tuple(input.shape), dim=dim)
     first, second = input.float().chunk(2, dim)
     return (F.silu(first) * second).to(input.dtype)

@@ -1,4 +1,4 @@
-"""The 310P's attention: _npu_paged_attention, _npu_paged_attention_splitfuse_v2, _npu_flash_attention_v3."""
+"""The 310P's attention: one operator for decoding, one for prompts over a cache, two for packed sequences."""
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ MAX_BATCH = 2000
 MAX_BLOCK_ELEMENTS = 16384
 PAGED_MASK_COMPRESSED, SELF_MASK_COMPRESSED = 5, 3
 ON_310P: tuple[Family, ...] = ("310P",)
+CACHES: dict[Family, tuple[str, ...]] = {"310P": ("key_cache", "value_cache")}
 
 
-@emulates("atb::_npu_paged_attention", source=PAGED, families=ON_310P)
+@emulates("atb::_npu_paged_attention", source=PAGED, families=ON_310P, in_nz=CACHES)
 def paged_attention(
     query: Tensor,
     key_cache: Tensor,
@@ -47,7 +48,13 @@ def paged_attention(
         out[i] = attend_fast(query[i : i + 1], key, value, scale_value, None)[0]
 
 
-@emulates("atb::_npu_paged_attention_splitfuse_v2", source=PAGED, families=ON_310P, on_host={"310P": ("seq_len",)})
+@emulates(
+    "atb::_npu_paged_attention_splitfuse_v2",
+    source=PAGED,
+    families=ON_310P,
+    on_host={"310P": ("seq_len",)},
+    in_nz=CACHES,
+)
 def paged_attention_splitfuse_v2(
     query: Tensor,
     key_cache: Tensor,
@@ -75,6 +82,13 @@ def paged_attention_splitfuse_v2(
         context_lens=context_lens.tolist()[:8],
         seq_len=seq_len.tolist()[:8],
     )
+    rule(
+        int(seq_len.sum()) == len(query),
+        "seq_len sums to the rows of query",
+        PAGED,
+        seq_len=seq_len.tolist()[:8],
+        rows=len(query),
+    )
     begin = 0
     for i, (num_queries, context_len) in enumerate(zip(seq_len.tolist(), context_lens.tolist(), strict=True)):
         rows = slice(begin, begin + num_queries)
@@ -101,6 +115,7 @@ def flash_attention_v3(
     half_precision(SELF, query=query, key=key, value=value, out=out)
     contiguous(SELF, out=out)
     _check_packed(query, seq_len)
+    out.fill_(float("nan"))  # rows past the sequences are not written
     rule(mask_type == SELF_MASK_COMPRESSED, "mask_type is 3 (compressed)", SELF, mask_type=mask_type)
     columns = MASK_SIZE // NZ_COLUMNS
     rule(
@@ -132,6 +147,7 @@ def flash_attention_unpad(
     half_precision(SELF, query=query, key=key, value=value, out=out)
     contiguous(SELF, out=out)
     _check_packed(query, seq_len)
+    out.fill_(float("nan"))  # rows past the sequences are not written
     begin = 0
     for length in seq_len.tolist():
         rows = slice(begin, begin + length)
@@ -194,14 +210,23 @@ def _check_additive_mask(mask: Tensor, source: str) -> None:
         source,
         mask=(tuple(mask.shape), mask.dtype),
     )
-    sample = mask[:: MASK_SIZE // 8, :: MASK_SIZE // 8]
-    above = torch.ones_like(sample, dtype=torch.bool).triu(1)
+    if mask.data_ptr() not in _compared:
+        above = torch.ones(MASK_SIZE, MASK_SIZE, dtype=torch.bool).triu(1)
+        rule(
+            bool((mask[above] <= -10000).all()) and not bool(mask[~above].any()),
+            _ADDITIVE,
+            source,
+            mask="another pattern",
+        )
+        _compared.add(mask.data_ptr())
+    # All of it once per buffer; then what a smaller or a shifted mask would change.
     rule(
-        bool((sample[above] <= -10000).all()) and not bool(sample[~above].any()),
-        "the mask is additive: -10000 or less above the diagonal, 0 elsewhere",
-        source,
-        mask="another pattern",
+        not bool(mask.diagonal().any()) and bool((mask.diagonal(1) <= -10000).all()), _ADDITIVE, source, mask="another"
     )
+
+
+_ADDITIVE = "the mask is additive: -10000 or less above the diagonal, 0 elsewhere"
+_compared: set[int] = set()
 
 
 def _context(cache: Tensor, blocks: Tensor, length: int, num_kv_heads: int) -> Tensor:

@@ -27,6 +27,7 @@ MASK_SIZE = 2048
 INFINITE = 2147483647
 MAX_BLOCK_SIZE = 1024
 MAX_TOKEN_FEATURES = 65535
+MAX_REQUESTS = 4096
 LATENT_SIZE, LATENT_ROPE_SIZE = 512, 64
 LATENT_HEADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -211,7 +212,9 @@ def fia_infer_output(
     **arguments: Any,
 ) -> tuple[Tensor, Tensor]:
     """Empty tensors of the results' shapes."""
-    return query.new_empty(query.shape), torch.empty(*query.shape[:2], 1) if softmax_lse_flag else torch.empty(0)
+    return query.new_empty(query.shape), torch.empty(
+        *query.shape[:2], 1, dtype=torch.float32
+    ) if softmax_lse_flag else _no_lse()
 
 
 def _attention(call: Call, source: str) -> tuple[Tensor, Tensor]:
@@ -230,7 +233,7 @@ def _attention(call: Call, source: str) -> tuple[Tensor, Tensor]:
         if end > begin:
             out[begin:end], lse[begin:end] = _attend_request(call, request, begin, end)
         begin = end
-    return out, lse if call.want_lse else torch.empty(0)
+    return out, lse if call.want_lse else _no_lse()
 
 
 def _attend_request(call: Call, request: int, begin: int, end: int) -> tuple[Tensor, Tensor | float]:
@@ -243,6 +246,10 @@ def _attend_request(call: Call, request: int, begin: int, end: int) -> tuple[Ten
     if call.want_lse or call.sink is not None or len(key) < end - begin or value.shape[-1] != query.shape[-1]:
         return attend(query, key, value, call.scale, hidden, call.sink)
     return attend_fast(query, key, value, call.scale, hidden), float("nan")
+
+
+def _no_lse() -> Tensor:
+    return torch.empty(0, dtype=torch.float32)
 
 
 def _size_of(call: Call, stored: Tensor) -> int:
@@ -318,6 +325,8 @@ def _check_lengths(call: Call, source: str) -> None:
     )
     assert ends is not None
     assert lengths is not None
+    rule(len(ends) <= MAX_REQUESTS, f"at most {MAX_REQUESTS} requests", source, requests=len(ends))
+    rule(all(length >= 0 for length in lengths), "lengths are not negative", source, kv_lengths=lengths[:8])
     rule(len(ends) == len(lengths), "both lists of lengths have one entry per request", source, query=ends, kv=lengths)
     rule(
         ends == sorted(ends) and (not ends or ends[0] >= 0) and (ends[-1] if ends else 0) == len(call.query),
@@ -344,8 +353,8 @@ def _check_mask(call: Call, source: str) -> None:
     check_causal_mask(call.mask, source)
     if call.sparse_mode == 4:
         rule(
-            call.pre_tokens + call.next_tokens >= 0,
-            "the band is not empty",
+            call.pre_tokens + call.next_tokens >= 0 and _size_of(call, call.value) == call.query.shape[-1],
+            "the band is not empty, and keys and values have one size",
             ACLNN,
             pre_tokens=call.pre_tokens,
             next_tokens=call.next_tokens,
@@ -420,6 +429,22 @@ def _check_paging(call: Call, source: str) -> None:
             cache=tuple(call.key.shape),
         )
 
+    paged = [call.key, call.value, *([] if call.key_rope is None else [call.key_rope])]
+    axis = {3: 1, 4: 2, 5: 3}[call.key.dim()]
+    rule(
+        all(stored.shape[0] == call.key.shape[0] and stored.shape[axis] == call.block_size for stored in paged),
+        "all caches have one number of blocks, and block_size slots in each",
+        source,
+        caches=[tuple(stored.shape) for stored in paged],
+        block_size=call.block_size,
+    )
+    rule(
+        call.key.dim() == 3 or all(stored.shape[1] == call.num_kv_heads for stored in paged),
+        "a cache of 4 or 5 dimensions has its kv heads in the second",
+        source,
+        caches=[tuple(stored.shape) for stored in paged],
+    )
+
 
 def _check_head_size(call: Call, source: str) -> None:
     head_size = call.query.shape[-1]
@@ -466,6 +491,14 @@ def _check_latent(call: Call, source: str) -> None:
         query_rope=tuple(query_rope.shape),
     )
     half_precision(source, query=call.query, query_rope=query_rope, key_rope=key_rope)
+    contiguous(source, query_rope=query_rope, key_rope=key_rope)
+    rule(
+        query_rope.shape[:2] == call.query.shape[:2] and _size_of(call, key_rope) == LATENT_ROPE_SIZE,
+        f"query_rope goes with query, and key_rope has {LATENT_ROPE_SIZE} elements too",
+        source,
+        query_rope=tuple(query_rope.shape),
+        key_rope=tuple(key_rope.shape),
+    )
     if head_size == LATENT_SIZE:
         rule(
             call.num_kv_heads == 1 and call.num_heads in LATENT_HEADS,
@@ -474,6 +507,7 @@ def _check_latent(call: Call, source: str) -> None:
             num_heads=call.num_heads,
             num_key_value_heads=call.num_kv_heads,
         )
+        rule(call.block_table is not None, f"a head size of {LATENT_SIZE} needs a paged cache", ACLNN, block_table=None)
         rule(not call.want_lse, f"no lse with a head size of {LATENT_SIZE}", source, softmax_lse_flag=call.want_lse)
 
 

@@ -10,7 +10,12 @@ RESHAPE_AND_CACHE = "CANN ATB docs, ReshapeAndCacheOperation"
 ROWS_OF_16 = 16
 
 
-@emulates("atb::_npu_reshape_and_cache", source=RESHAPE_AND_CACHE, families=ALL)
+@emulates(
+    "atb::_npu_reshape_and_cache",
+    source=RESHAPE_AND_CACHE,
+    families=ALL,
+    in_nz={"310P": ("key_cache", "value_cache")},
+)
 def reshape_and_cache(key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_indices: Tensor) -> None:
     """Slot slot_indices[t] = block * block_size + offset receives token t; -1 is skipped."""
     half_precision(RESHAPE_AND_CACHE, key=key, value=value, key_cache=key_cache, value_cache=value_cache)

@@ -254,7 +254,7 @@ def npu_moe_token_unpermute(
         UNPERMUTE,
         indices=len(indices),
     )
-    gathered = permuted_tokens[indices].float().view(-1, top_k, permuted_tokens.shape[1])
+    gathered = permuted_tokens[indices].float().view(len(indices) // top_k, top_k, permuted_tokens.shape[1])
     if probs is not None:
         gathered = gathered * probs.float().unsqueeze(-1)
     return gathered.sum(1).to(permuted_tokens.dtype)

@@ -30,7 +30,7 @@ def npu_dynamic_quant(
     largest = input.float().abs().amax(-1, keepdim=True)
     scale = largest / 127
     quantized = torch.where(largest == 0, 0, torch.round(input.float() / scale)).to(torch.int8)
-    return quantized, scale.squeeze(-1)
+    return quantized, scale.masked_fill(largest == 0, float("nan")).squeeze(-1)
 
 
 @emulates("npu::npu_quant_matmul", source=QUANT_MATMUL)

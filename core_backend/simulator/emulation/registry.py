@@ -24,6 +24,7 @@ class Emulation:
     families: tuple[Family, ...]
     source: str  # of where it exists
     on_host: tuple[str, ...]  # arguments that must be CPU tensors
+    in_nz: tuple[str, ...]  # arguments whose memory must be in FRACTAL_NZ
     check_meta: bool  # whether results are compared with the wheel's Meta kernel, if there is one
 
 
@@ -37,13 +38,14 @@ def emulates(
     source: str,
     families: tuple[Family, ...] = A2_A3,
     on_host: dict[Family, tuple[str, ...]] | None = None,
+    in_nz: dict[Family, tuple[str, ...]] | None = None,
     check_meta: bool = True,
 ) -> Callable[[Emulate], Emulate]:
     """Decorator: the function is what `operator` means. Its parameters are the schema's."""
 
     def register_emulation(run: Emulate) -> Emulate:
-        host_arguments = (on_host or {}).get(CHIP.family, ())
-        EMULATIONS[operator] = Emulation(operator, run, families, source, host_arguments, check_meta)
+        host_arguments, nz_arguments = ((given or {}).get(CHIP.family, ()) for given in (on_host, in_nz))
+        EMULATIONS[operator] = Emulation(operator, run, families, source, host_arguments, nz_arguments, check_meta)
         return run
 
     return register_emulation
@@ -55,10 +57,11 @@ def choose_chip(config: SimulatorConfig) -> None:
     CHIP.takes_float32 = config.takes_float32
 
 
-def install(set_host_argument: Callable[[str, str], None]) -> None:
+def install(set_host_argument: Callable[[str, str], None], set_nz_argument: Callable[[str, str], None]) -> None:
     """Give every emulated operator its CPU kernel.
 
     set_host_argument  tells the boxed kernel that an operator's argument must be a CPU tensor
+    set_nz_argument    the same that its memory must be in FRACTAL_NZ
     """
     for emulation in EMULATIONS.values():
         namespace, name = emulation.operator.split("::")
@@ -66,6 +69,8 @@ def install(set_host_argument: Callable[[str, str], None]) -> None:
         library.impl(name, _kernel(emulation), "CPU")
         for argument in emulation.on_host:
             set_host_argument(emulation.operator, argument)
+        for argument in emulation.in_nz:
+            set_nz_argument(emulation.operator, argument)
 
 
 def _kernel(emulation: Emulation) -> Emulate:

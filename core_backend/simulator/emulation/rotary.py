@@ -32,6 +32,7 @@ def npu_mrope(
         query=query.dtype,
         cos_sin_cache=cos_sin_cache.dtype,
     )
+    contiguous(MROPE, positions=positions, cos_sin_cache=cos_sin_cache)
     rotary_dim = cos_sin_cache.shape[1]
     step = 16 if query.dtype == torch.float32 else 32
     rule(
@@ -100,6 +101,7 @@ def npu_rotary_embedding(
 ) -> None:
     """query and key rotated in place."""
     half_precision(ROPE, query=query, key=key)
+    floating(ROPE, cos_sin_cache=cos_sin_cache)
     contiguous(ROPE, query=query, key=key)
     rule(query.dim() == 2, "query and key are [tokens, heads * head_size] here", ROPE, query=tuple(query.shape))
     rule(

@@ -19,6 +19,18 @@ using c10::IValue;
 // "operator argument" of the arguments that the device reads on the host.
 std::set<std::string> host_arguments;
 
+// The same of those whose memory must be in FRACTAL_NZ.
+std::set<std::string> nz_arguments;
+constexpr int64_t kFractalNz = 29;
+
+void check_format(const c10::OperatorHandle& op, const std::string& argument, const IValue& value) {
+  if (nz_arguments.empty() || !nz_arguments.count(op.schema().name() + " " + argument)) return;
+  static auto get_format = c10::Dispatcher::singleton().findSchemaOrThrow("npu::get_npu_format", "").typed<int64_t(const Tensor&)>();
+  TORCH_CHECK(get_format.call(value.toTensor()) == kFractalNz, "simulated NPU: ", op.operator_name(), ": ", argument,
+              " is not in FRACTAL_NZ: allocate it with torch_npu.empty_with_format(acl_format=29), a view is not "
+              "(source: op-plugin sources, ReshapeAndCachAtb.cpp)");
+}
+
 bool is_host_argument(const c10::OperatorHandle& op, const std::string& argument) {
   return !host_arguments.empty() && host_arguments.count(op.schema().name() + " " + argument);
 }
@@ -122,6 +134,7 @@ void run_on_cpu(const c10::OperatorHandle& op, Stack* stack) {
                   " is read on the host: give a CPU tensor (on the device: tensor.hostData is null)");
       continue;
     }
+    check_format(op, argument, value);
     // Pinning is for copies to a device that is not the host.
     value = argument == "pin_memory" ? IValue() : to_cpu(arguments, value);
   }
@@ -141,7 +154,7 @@ void capture(const c10::OperatorHandle& op, Stack* stack) {
   for (size_t i = 0; i < num_arguments; i++) {
     const auto& value = (*stack)[stack->size() - num_arguments + i];
     bool is_cpu = value.isTensor() && value.toTensor().defined() && value.toTensor().device().is_cpu();
-    TORCH_CHECK(!is_cpu || value.toTensor().dim() == 0 || is_host_argument(op, op.schema().arguments()[i].name()),
+    TORCH_CHECK(!is_cpu || value.toTensor().unsafeGetTensorImpl()->is_wrapped_number() || is_host_argument(op, op.schema().arguments()[i].name()),
                 "simulated NPU: ", op.operator_name(), " got a CPU tensor: a copy between host and device is not allowed ",
                 "while a graph is captured");
   }
@@ -171,7 +184,7 @@ void install(const char* operator_name, c10::DispatchKey key, torch::CppFunction
 }
 }  // namespace simulator
 
-// For load.py, by ctypes. Operators are named "namespace::name.overload".
+// For routing.py, by ctypes. Operators are named "namespace::name.overload".
 extern "C" {
 void simulator_start() {
   simulator::run_operator = simulator::run_on_cpu;
@@ -187,6 +200,9 @@ void simulator_without_autograd(const char* name) {
 }
 void simulator_set_host_argument(const char* name, const char* argument) {
   simulator::host_arguments.insert(std::string(name) + " " + argument);
+}
+void simulator_set_nz_argument(const char* name, const char* argument) {
+  simulator::nz_arguments.insert(std::string(name) + " " + argument);
 }
 void simulator_listen(bool on) { simulator::Launches::instance().listen(on); }
 const char* simulator_launches() { return simulator::Launches::instance().names(); }

@@ -20,6 +20,8 @@ inline at::Generator cpu_generator_of(at::Generator npu) {
 
   std::lock_guard<std::mutex> lock(mutex);
   uint64_t seed = npu.current_seed(), offset = npu.get_offset();
+  // vLLM makes a generator for every request with a seed. Each can be made anew from its seed and offset.
+  if (behind.size() > 4096) behind.clear();
   auto& entry = behind[npu.unsafeGetGeneratorImpl()];
   if (!entry.cpu.defined() || entry.seed != seed || entry.offset != offset)
     entry = {seed, offset, at::detail::createCPUGenerator(seed ^ (offset * kMix))};

@@ -35,9 +35,10 @@ struct Graph {
   size_t group_begin = 0;
 };
 
-inline Graph* capturing = nullptr;
-inline Graph::Group* updating = nullptr;
-inline size_t update_cursor = 0;
+// Of the thread that captures: what others launch meanwhile is not part of the graph.
+inline thread_local Graph* capturing = nullptr;
+inline thread_local Graph::Group* updating = nullptr;
+inline thread_local size_t update_cursor = 0;
 
 // Runs an operator; set by boxed_kernel.cpp.
 inline void (*run_operator)(const c10::OperatorHandle&, Stack*) = nullptr;

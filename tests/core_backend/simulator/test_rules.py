@@ -61,7 +61,7 @@ WRONG_ATTENTION = {
         {"actual_seq_lengths": [3, 4, 8]},
         "the last is the number of query tokens.*num_tokens=9",
     ),
-    "cumulative lengths where those per request are due": (
+    "cumulative lengths where those per request are due, longer than the table": (
         {"actual_seq_lengths_kv": [35, 36, 141]},
         "kv lengths are per request with a block table",
     ),
@@ -131,8 +131,19 @@ def test_wrong_slots(on_a2_or_a3, slots, message):
 
 
 def test_a_cache_that_is_not_in_nz_on_310p(on_310p):
+    from core_backend.device import npu
+
+    caches = [npu.zeros_in_nz((4, BLOCK, 2, 16), torch.float16) for _ in range(2)]
     with pytest.raises(RuntimeError, match="on 310P a cache is NZ"):
-        write_kv(torch.tensor([3], dtype=torch.int32))
+        write_kv(torch.tensor([3], dtype=torch.int32), caches=caches)
+
+
+def test_a_cache_in_nz_s_shape_but_not_in_its_memory_on_310p(on_310p):
+    caches = [torch.zeros(4, 2, BLOCK, 16, dtype=torch.float16, device="npu") for _ in range(2)]
+    with pytest.raises(
+        RuntimeError, match=r"key_cache is not in FRACTAL_NZ: allocate it with torch_npu\.empty_with_format"
+    ):
+        write_kv(torch.tensor([3], dtype=torch.int32), caches=caches)
 
 
 def test_bfloat16_on_310p(on_310p):

@@ -1,4 +1,4 @@
-// Graph capture: the stand-in knows when a capture runs; boxed_kernel.cpp holds what was captured.
+// Graph capture: the stand-in knows when a capture runs; recorder.h holds what was captured.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -18,15 +18,18 @@ struct header { size_t bytes; int device; };
 aclError aclrtMalloc(void **pointer, size_t bytes, int policy) {
     CALLED;
     int device = current_device() % MAX_DEVICES;
-    if (atomic_load(&used[device]) + bytes > capacity()) {
+    if (atomic_fetch_add(&used[device], bytes) + bytes > capacity()) {
+        atomic_fetch_sub(&used[device], bytes);
         set_error("simulated NPU: its memory is full; ASCEND_SIMULATE_MEMORY_GB sets how much it has");
         return ACL_ERROR_BAD_ALLOC;
     }
     char *block;
     // The device reads past the end in whole alignments.
-    if (posix_memalign((void **)&block, ALIGNMENT, bytes + 2 * ALIGNMENT)) return ACL_ERROR_BAD_ALLOC;
+    if (posix_memalign((void **)&block, ALIGNMENT, bytes + 2 * ALIGNMENT)) {
+        atomic_fetch_sub(&used[device], bytes);
+        return ACL_ERROR_BAD_ALLOC;
+    }
     *(struct header *)block = (struct header){bytes, device};
-    atomic_fetch_add(&used[device], bytes);
     *pointer = block + ALIGNMENT;
     return ACL_SUCCESS;
 }
