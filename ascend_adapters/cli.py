@@ -77,7 +77,8 @@ def serve(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     root: Annotated[
-        Path | None, typer.Option(help="Look at the file system below this folder instead of this machine's.")
+        Path | None,
+        typer.Option(help="Look for driver, devices and CANN below this folder; packages stay this machine's."),
     ] = None,
 ) -> None:
     """Check this machine: versions, CANN, driver, devices, operators. Exits with 1 if something is wrong."""

@@ -36,7 +36,8 @@ def _why_not_importable(error: Exception) -> str:
     from ascend_adapters.doctor import examine, faults
 
     found = faults(examine())
-    return f"this machine is not ready: {found}" if found else f"vLLM cannot be imported: {error}"
+    reason = f"vLLM cannot be imported: {error}"
+    return f"this machine is not ready: {found} ({reason})" if found else reason
 
 
 def _when_ended(pid: int, action: Callable[[], None]) -> None:

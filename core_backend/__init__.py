@@ -21,7 +21,8 @@ def register() -> str | None:
 
     try:
         device = current_device()
-    except (RuntimeError, ValueError):
-        # Told again, to the user, by the CPU platform's check of the configuration.
+    except Exception as error:  # vLLM would swallow it
+        logger.error("Ascend platform: %s", error)
+        # Raised again, before anything starts, by the CPU platform's check of the configuration.
         return "core_backend.platform.cpu.CpuPlatform"
     return f"core_backend.platform.{device.type}.{device.type.capitalize()}Platform"

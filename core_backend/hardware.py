@@ -121,17 +121,22 @@ class Hardware:
 
 ALL_GATHER = MoeCommunication("all_gather")
 
+NO_LORA = "its layers are not served yet; merge the adapter into the weights first"
+
 CPU = Hardware(
     name="CPU",
     products="any x86_64 or aarch64 machine",
     operator_set="cpu",
     dtypes=("bfloat16", "float16", "float32"),
-    refused={"graphs": "there are no launches to save on a CPU; leave npu_graphs unset"},
+    refused={
+        "graphs": "there are no launches to save on a CPU; leave npu_graphs unset",
+        "LoRA": NO_LORA,
+    },
 )
 
-# Number of the chip by torch_npu.npu.get_soc_version() -> row.
-CHIPS: dict[range, Hardware] = {
-    range(200, 206): Hardware(
+# How CANN's name of a chip begins -> row.
+CHIPS: dict[str, Hardware] = {
+    "Ascend310P": Hardware(
         name="310P",
         products="Atlas 300I Duo",
         operator_set="npu_310p",
@@ -150,7 +155,7 @@ CHIPS: dict[range, Hardware] = {
             "W8A8 dynamic": "its matmul takes no scales per token; use the float16 weights",
         },
     ),
-    range(220, 226): Hardware(
+    "Ascend910B": Hardware(
         name="910B",
         products="Atlas 800I A2, Atlas A2 training",
         operator_set="npu",
@@ -165,8 +170,9 @@ CHIPS: dict[range, Hardware] = {
         ),
         has_graphs=True,
         streams=1800,
+        refused={"LoRA": NO_LORA},
     ),
-    range(250, 256): Hardware(
+    "Ascend910_93": Hardware(
         name="910_93",
         products="Atlas 800I A3, Atlas A3 training",
         operator_set="npu",
@@ -178,24 +184,27 @@ CHIPS: dict[range, Hardware] = {
         moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
         has_graphs=True,
         streams=1800,
+        refused={"LoRA": NO_LORA},
     ),
 }
 UNTRIED = {
-    range(260, 270): "the 950 has other operators and cache layouts, which nobody has run with this project yet",
+    "Ascend950": "the 950 has other operators and cache layouts, which nobody has run with this project yet",
 }
 
 
-def hardware_of(soc_version: int, soc_name: str) -> Hardware:
-    """The row of a chip.
+def hardware_of(soc_name: str) -> Hardware:
+    """The row of a chip, by CANN's name for it: Ascend910B3.
 
     Raises RuntimeError for a chip that has none, or that is known and not supported.
     """
-    for numbers, hardware in CHIPS.items():
-        if soc_version in numbers:
+    for beginning, hardware in CHIPS.items():
+        if soc_name.startswith(beginning):
             return hardware
     supported = "; ".join(f"{hardware.name} ({hardware.products})" for hardware in CHIPS.values())
-    reason = next((why for numbers, why in UNTRIED.items() if soc_version in numbers), "this project does not know it")
+    reason = next(
+        (why for beginning, why in UNTRIED.items() if soc_name.startswith(beginning)), "this project does not know it"
+    )
     raise RuntimeError(
-        f"the chip {soc_name} (SoC {soc_version}) is not supported: {reason}. Supported are {supported}. "
+        f"the chip {soc_name} is not supported: {reason}. Supported are {supported}. "
         "Set ASCEND_OP_SET=cpu to run on the CPU of this machine."
     )

@@ -47,6 +47,7 @@ LAYERS = (
     "linear",
     "layers",
     "upstream_patches",
+    "engine_process",
     "worker",
     "probe",
     "platform",

@@ -1,10 +1,11 @@
-"""The NPU's runtime, through torch_npu. Imported only where torch_npu is installed."""
+"""The NPU's runtime, through torch_npu, which its functions need and importing this module does not."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode
 
 from core_backend.hardware import Hardware, hardware_of
 
@@ -23,10 +24,13 @@ def why_unavailable() -> str | None:
 
 
 def hardware() -> Hardware:
-    """The row of the chip table. Raises RuntimeError for a chip that is not supported."""
+    """The row of the chip table. Raises RuntimeError for a chip that is not supported.
+
+    By the chip's name: asking torch_npu for its number would start the device, in processes that only serve too.
+    """
     import torch_npu
 
-    return hardware_of(torch_npu.npu.get_soc_version(), torch.npu.get_device_name(0))
+    return hardware_of(torch_npu._C._npu_getDeviceName())
 
 
 def torch_npu_version() -> str:
@@ -116,10 +120,21 @@ def new_graph() -> Any:
     return torch.npu.NPUGraph()
 
 
-def capture(graph: Any, pool: Any) -> AbstractContextManager[None]:
-    """What is launched inside goes into `graph`, on a stream of its own; attention's lengths can be updated later."""
-    captured: AbstractContextManager[None] = torch.npu.graph(graph, pool=pool, auto_dispatch_capture=True)
-    return captured
+@contextmanager
+def capture(graph: Any, pool: Any) -> Iterator[None]:
+    """What is launched inside goes into `graph`, on a stream of its own; attention's lengths can be updated later.
+
+    After a failure the process is as before: torch_npu's own context leaves its stream and its dispatch mode in
+    place where ending the capture fails too.
+    """
+    stream, modes = torch.npu.current_stream(), len(_get_current_dispatch_mode_stack())
+    try:
+        with torch.npu.graph(graph, pool=pool, auto_dispatch_capture=True):
+            yield
+    finally:
+        torch.npu.set_stream(stream)
+        while len(_get_current_dispatch_mode_stack()) > modes:
+            _pop_mode()
 
 
 def wait_for_stream() -> None:

@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 logger = init_logger("vllm." + __name__)
 
-# HCCL's own time-outs (seconds), where the user has not set them: a rank that does not come is named after two minutes
-# instead of half an hour, and the waiting side gives up after the communicating one.
-HCCL_DEFAULTS = {
-    "HCCL_CONNECT_TIMEOUT": "300",
-    "HCCL_EXEC_TIMEOUT": "600",
-    "HCCL_EVENT_TIMEOUT": "660",
-    # Errors of a collective end the process with the rank and the operator in the message.
-    "TORCH_HCCL_ASYNC_ERROR_HANDLING": "1",
-}
+# Seconds. A rank that does not take part in a collective is named after ten minutes instead of half an hour.
+HCCL_CONNECT_TIMEOUT = 300  # torch_npu recommends at least this; HCCL's own default is 120
+HCCL_EXEC_TIMEOUT = 600  # HCCL's own default is 1836
+HCCL_EVENT_MARGIN = 60  # who waits for the collective's event gives up after the collective does
 
 
 class NpuPlatform(AscendPlatform):
@@ -38,6 +33,7 @@ class NpuPlatform(AscendPlatform):
     dist_backend = "hccl"
     ray_device_key = "NPU"
     device_control_env_var = "ASCEND_RT_VISIBLE_DEVICES"
+    ray_noset_device_env_vars = ["RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES"]  # noqa: RUF012
     worker_cls = "core_backend.worker.npu.NpuWorker"
 
     @classmethod
@@ -94,23 +90,40 @@ class NpuPlatform(AscendPlatform):
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
         if config.check_machine:
             check_before_loading(current_device().hardware, npu.torch_npu_version())
+        if config.npu_graphs:
+            _check_graphs(vllm_config)
         sizes = list(vllm_config.compilation_config.cudagraph_capture_sizes or [])
         run_eagerly(vllm_config)
         if config.npu_graphs:
             _capture_decode_steps(vllm_config, sizes)
-        for name, value in HCCL_DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        _set_collective_timeouts()
+
+
+def _set_collective_timeouts() -> None:
+    """Defaults; what the user has set stays."""
+    os.environ.setdefault("HCCL_CONNECT_TIMEOUT", str(HCCL_CONNECT_TIMEOUT))
+    execution = os.environ.setdefault("HCCL_EXEC_TIMEOUT", str(HCCL_EXEC_TIMEOUT))
+    if execution.isdigit():
+        os.environ.setdefault("HCCL_EVENT_TIMEOUT", str(int(execution) + HCCL_EVENT_MARGIN))
+    # Errors of a collective end the process with the rank and the operator in the message.
+    os.environ.setdefault("TORCH_HCCL_ASYNC_ERROR_HANDLING", "1")
+
+
+def _check_graphs(vllm_config: "VllmConfig") -> None:
+    """Raises NotImplementedError on a chip that has no graphs, ValueError where there is nothing to capture."""
+    current_device().hardware.check_feature("graphs")
+    model = vllm_config.model_config
+    if model.enforce_eager:
+        raise ValueError("npu_graphs captures decode steps and enforce_eager forbids it: set one of them.")
+    if model.pooler_config is not None:
+        raise ValueError("npu_graphs captures decode steps, which a pooling model does not have: leave it unset.")
 
 
 def _capture_decode_steps(vllm_config: "VllmConfig", wanted: list[int]) -> None:
-    """Steps in which every request has one token become graphs; all others run eagerly.
-
-    Raises NotImplementedError on a chip that has no graphs.
-    """
+    """Steps in which every request has one token become graphs; all others run eagerly."""
     from vllm.config import CUDAGraphMode
 
     hardware = current_device().hardware
-    hardware.check_feature("graphs")
     model, parallel = vllm_config.model_config, vllm_config.parallel_config
     sizes = planned_sizes(
         wanted,
@@ -119,8 +132,9 @@ def _capture_decode_steps(vllm_config: "VllmConfig", wanted: list[int]) -> None:
         num_parallel_groups=(parallel.tensor_parallel_size > 1) + (parallel.data_parallel_size > 1),
         streams=hardware.streams,
     )
-    if len(sizes) < len(wanted):
-        logger.warning("graphs: %d of %d batch sizes are captured: %s", len(sizes), len(wanted), sizes)
+    possible = [size for size in wanted if size <= vllm_config.scheduler_config.max_num_seqs]
+    if len(sizes) < len(possible):
+        logger.warning("graphs: streams suffice for %d of %d batch sizes: %s", len(sizes), len(possible), sizes)
     model.enforce_eager = False
     compilation = vllm_config.compilation_config
     compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY

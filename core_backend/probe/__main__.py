@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core_backend import cgroup
 from core_backend.probe.cann import check_cann
 from core_backend.probe.device import check_device, nodes, npu_smi
 from core_backend.probe.findings import Finding, Machine
@@ -39,12 +40,12 @@ def examine(machine: Machine) -> list[Finding]:
     if not expected:
         findings.append(Finding("NPU", "note", "none", "", "models run on the CPU operator set"))
     else:
-        # With a device that torch_npu can use, the operating system's side needs no proof.
-        findings += [] if has_device else check_device(machine)
-        findings += [Finding(**finding) for finding in seen["cann"]] if has_device else check_cann(machine)
+        # With a device that torch_npu can use, the operating system's side is shown where it can be seen.
+        findings += check_device(machine) if not has_device or nodes(machine) else []
+        findings += [Finding(**finding) for finding in seen["cann"]] if "cann" in seen else check_cann(machine)
     findings += [check_plugins(machine), _check_import(seen, failure, expected=expected), _check_memory(machine)]
     if has_device:
-        findings += _check_chip(seen)
+        findings += _chip_findings(seen)
     return findings
 
 
@@ -56,8 +57,8 @@ def _look_inside() -> tuple[dict[str, Any], str | None]:
         )
     except subprocess.TimeoutExpired:
         return {}, f"no answer within {TIMEOUT} s"
-    if done.returncode == 0:
-        seen: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    if answer := [line for line in done.stdout.splitlines() if line.startswith("{")]:
+        seen: dict[str, Any] = json.loads(answer[-1])
         return seen, None
     lines = [line for line in done.stderr.splitlines() if "Error" in line and not line.startswith((" ", "[ERROR]"))]
     return {}, lines[0] if lines else f"the process ended with status {done.returncode}"
@@ -73,20 +74,21 @@ def _check_import(seen: dict[str, Any], failure: str | None, *, expected: bool) 
 
 
 def _check_memory(machine: Machine) -> Finding:
-    text = machine.read("/proc/meminfo") or ""
+    text = machine.read("/proc/meminfo")
+    if text is None:
+        return Finding("memory", "note", "unknown: no /proc/meminfo")
     amounts = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if line.endswith(" kB")}
     available, total = (amounts.get(name, 0) * 1024 for name in ("MemAvailable", "MemTotal"))
+    if (limit := cgroup.memory_limit()) is not None:
+        total, available = min(total, limit), min(available, limit - cgroup.memory_usage())
     shown = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available"
     if available < 4 * GIB:
         return Finding("memory", "fault", shown, "4 GiB", "close other programs: vLLM's processes alone need 4 GiB")
     return Finding("memory", "ok", shown)
 
 
-def _check_chip(seen: dict[str, Any]) -> list[Finding]:
-    free, total = seen["memory"]
-    name = f"{len(seen['devices'])} x {seen['devices'][0]}: {seen['hardware']}"
-    memory = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free on the first"
-    return [Finding("NPU", "ok", name), Finding("NPU memory", "ok", memory), Finding(**seen["operators"])]
+def _chip_findings(seen: dict[str, Any]) -> list[Finding]:
+    return [Finding(**seen[name]) for name in ("chip", "memory", "operators") if name in seen]
 
 
 if __name__ == "__main__":

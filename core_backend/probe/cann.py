@@ -26,12 +26,21 @@ def check_cann(machine: Machine) -> list[Finding]:
 
 
 def _not_loaded(machine: Machine) -> Finding:
-    for folder in FOLDERS:
+    for folder in _folders(machine):
         if (version := _version_in(machine, folder)) is not None:
             remedy = f"source {folder}/set_env.sh before starting Python"
             return Finding("CANN", "fault", f"{version} in {folder}, but its environment is not loaded", "", remedy)
     remedy = f"install CANN {TESTED['CANN']} (toolkit, kernels and nnal), then source its set_env.sh"
     return Finding("CANN", "fault", "not installed", TESTED["CANN"], remedy)
+
+
+def _folders(machine: Machine) -> list[str]:
+    """Where CANN may be: where its installer noted, for all users, or in this user's home."""
+    folders = list(FOLDERS)
+    noted = re.search(r"^Install_Path=(\S+)", machine.read("/etc/Ascend/ascend_cann_install.info") or "", re.MULTILINE)
+    for parent in [noted[1] if noted else None, f"{machine.environ.get('HOME', '')}/Ascend"]:
+        folders += [f"{parent}/{name}" for name in ("cann", "ascend-toolkit/latest")] if parent else []
+    return folders
 
 
 def _version_in(machine: Machine, folder: str) -> str | None:

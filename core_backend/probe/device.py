@@ -58,7 +58,9 @@ def _check_npu_smi(machine: Machine) -> Finding:
 
 def _chips_in(text: str) -> Finding:
     """Rows like `| 0  910B3  | OK | ...`; columns grow with versions, so they are split, not counted."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    chips_only = text.split("Process id")[0]
+    lines = [line for line in chips_only.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     chips = [(row[0].split(), row[1]) for row in rows if len(row) > 1 and re.fullmatch(r"\d+\s+\S*\d{3}\S*", row[0])]
     if not chips:
         return Finding("npu-smi", "note", "it lists no NPU", "", "check that the card is seated: `lspci | grep 19e5`")

@@ -30,16 +30,22 @@ def check_versions(torch_npu: str | None, *, npu_expected: bool) -> list[Finding
 
 
 def check_plugins(machine: Machine) -> Finding:
-    """vLLM takes one platform from outside."""
+    """vLLM takes one platform from outside, and only those plugins that VLLM_PLUGINS names, if it is set."""
+    chosen = machine.environ.get("VLLM_PLUGINS")
+    names = [] if chosen is None else chosen.split(",")
     others = ", ".join(plugins.others().values())
-    if not others:
-        return Finding("platform plugins", "ok", plugins.OURS)
-    if chosen := machine.environ.get("VLLM_PLUGINS", ""):
-        return Finding("platform plugins", "ok", f"{plugins.OURS}, {others}; VLLM_PLUGINS={chosen} chooses")
-    remedy = f"set VLLM_PLUGINS={plugins.OURS} to use this one, or uninstall {others}"
-    if plugins.VLLM_ASCEND in plugins.others():
-        remedy = f"this one stands aside; {remedy}"
-    return Finding("platform plugins", "fault", f"{plugins.OURS}, {others}", "one", remedy)
+    found = ", ".join(filter(None, (plugins.OURS, others, f"VLLM_PLUGINS={chosen}" if chosen is not None else "")))
+    use = f"set VLLM_PLUGINS={plugins.OURS}"
+    if chosen is not None and plugins.OURS not in names:
+        return Finding("platform plugins", "fault", found, plugins.OURS, f"unset VLLM_PLUGINS, or {use}")
+    if plugins.VLLM_ASCEND not in plugins.others():
+        return Finding("platform plugins", "ok", found)
+    if plugins.VLLM_ASCEND in names:
+        return Finding("platform plugins", "fault", found, "one", f"vLLM refuses two; {use}")
+    if names:
+        return Finding("platform plugins", "ok", found)
+    remedy = f"this one stands aside; {use} to use it, or uninstall {others}"
+    return Finding("platform plugins", "fault", found, "one", remedy)
 
 
 def _check(name: str, version: str | None, *, optional: bool) -> Finding:

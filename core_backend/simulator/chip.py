@@ -28,5 +28,5 @@ _FLOAT32 = ", taking float32, which the chip's attention does not"
 
 
 def _let_float32_through() -> None:
-    for numbers, row in hardware.CHIPS.items():
-        hardware.CHIPS[numbers] = replace(row, dtypes=(*row.dtypes, "float32"))
+    for beginning, row in hardware.CHIPS.items():
+        hardware.CHIPS[beginning] = replace(row, dtypes=(*row.dtypes, "float32"))

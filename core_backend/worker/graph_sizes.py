@@ -10,7 +10,7 @@ def planned_sizes(
     streams              what graphs may take of the device's 2,048
     Source: vllm-ascend's update_aclgraph_sizes, made for a graph per layer; one graph per step takes less.
     """
-    sizes = sorted({size for size in wanted if size <= max_num_seqs} | {max_num_seqs})
+    sizes = sorted({size for size in wanted if size <= max_num_seqs}) or [max_num_seqs]
     affordable = (streams - 40 * num_parallel_groups) // (num_layers + 1) // (1 + 2 * num_parallel_groups)
     if affordable >= len(sizes):
         return sizes

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from vllm.config import VllmConfig
+from vllm.config import CUDAGraphMode, VllmConfig
+from vllm.distributed import get_pp_group
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.utils import CpuGpuBuffer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -80,6 +81,12 @@ class AscendModelRunner(GPUModelRunner):
     def warm_up(self) -> None:
         """One step with as many requests as fit, and its sampling."""
         num_reqs = min(self.scheduler_config.max_num_seqs, self.scheduler_config.max_num_batched_tokens)
-        _, last_hidden_states = self._dummy_run(num_reqs, skip_eplb=True)
-        if not self.is_pooling_model:
+        hidden_states, last_hidden_states = self._dummy_run(
+            num_reqs, cudagraph_runtime_mode=CUDAGraphMode.NONE, force_attention=True, skip_eplb=True
+        )
+        if not get_pp_group().is_last_rank:
+            return
+        if self.is_pooling_model:
+            self._dummy_pooler_run(hidden_states)
+        else:
             self._dummy_sampler_run(last_hidden_states)

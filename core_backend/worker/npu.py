@@ -19,20 +19,14 @@ class NpuWorker(AscendWorker):
     def _start_device(self) -> torch.device:
         """Raises ValueError if this rank has no device."""
         upstream_patches.apply_to_npu_worker()
-        index = self._device_index()
+        # vLLM lets each data-parallel engine see its own devices only (ASCEND_RT_VISIBLE_DEVICES).
+        index = int(self.local_rank)
         if index >= npu.count():
             raise ValueError(
                 f"rank {self.rank} needs NPU {index}, but this process sees {npu.count()}: lower tensor_parallel_size "
                 "or data_parallel_size, or make more devices visible (ASCEND_RT_VISIBLE_DEVICES)."
             )
         return npu.start(index)
-
-    def _device_index(self) -> int:
-        parallel = self.parallel_config
-        if parallel.distributed_executor_backend in ("ray", "external_launcher"):
-            return int(self.local_rank)
-        data_rank = parallel.data_parallel_rank_local or 0
-        return int(data_rank * parallel.world_size + self.local_rank)
 
     def _note_free_memory(self) -> None:
         npu.empty_cache()
@@ -65,8 +59,13 @@ class NpuWorker(AscendWorker):
         return CompilationTimes(language_model=0.0, encoder=0.0)
 
     def _capture_graphs(self) -> None:
+        """Raises RuntimeError if capture fails where other ranks would wait for this one's collectives."""
         try:
             self.model_runner.capture_model()
+        except NotImplementedError:
+            raise
         except RuntimeError as error:  # out of streams or memory, or a CANN that cannot capture an operator
+            if self.parallel_config.world_size > 1:
+                raise RuntimeError(f"capturing decode steps failed: {error}. Leave npu_graphs unset.") from error
             logger.warning("graphs: capture failed, decode steps run eagerly: %s", error)
             self.model_runner.run_eagerly()

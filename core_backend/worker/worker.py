@@ -15,7 +15,6 @@ from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.layers import register_layers
 from core_backend.worker.model_runner import AscendModelRunner
-from core_backend.worker.parent import end_with_parent
 
 # A name under "vllm": that is the logger vLLM gives a handler to.
 logger = init_logger("vllm." + __name__)
@@ -25,7 +24,6 @@ class AscendWorker(Worker):
     """vLLM's worker on our devices."""
 
     def init_device(self) -> None:
-        end_with_parent()
         upstream_patches.apply_to_worker()
         register_layers()
         self.config = BackendConfig.from_dict(self.vllm_config.additional_config or {})

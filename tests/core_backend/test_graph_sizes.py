@@ -20,8 +20,9 @@ def test_all_sizes_are_captured_while_the_streams_suffice():
     assert plan() == SIZES
 
 
-def test_sizes_that_no_batch_can_have_are_left_out_and_the_largest_batch_is_in():
-    assert plan(max_num_seqs=10) == [1, 2, 4, 8, 10]
+def test_sizes_that_no_batch_can_have_are_left_out():
+    assert plan(max_num_seqs=10) == [1, 2, 4, 8]
+    assert plan(sizes=[], max_num_seqs=10) == [10]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Each is staged with environment variables, packages of a false version, and files below another root.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,12 @@ import pytest
 
 from tests.conftest import CHAT_MODEL
 
-pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.npu,
+    pytest.mark.engine,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif("ASCEND_SIMULATE" not in os.environ, reason="staged where there is no real NPU"),
+]
 
 START = """
 import sys
@@ -196,6 +202,15 @@ def outcomes(tmp_path_factory, chat_model_folder) -> dict[str, Outcome]:
     with ThreadPoolExecutor(2) as pool:
         folders = [tmp_path_factory.mktemp("machine") / "staged" for _ in MACHINES]
         return dict(zip(MACHINES, pool.map(examine, MACHINES.values(), folders), strict=True))
+
+
+@pytest.mark.parametrize("environment", [{}, SIMULATED], ids=["a laptop", "a simulated NPU"])
+def test_the_doctor_finds_nothing_wrong_with_a_machine_that_works(environment, tmp_path):
+    variables, root = stage(Machine(doctor=None, engine=None, environment=environment), tmp_path / "staged")
+    command = [sys.executable, "-m", "ascend_adapters.cli", "doctor", "--json", "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {finding["status"] for finding in json.loads(done.stdout)} <= {"ok", "note"}
 
 
 def test_at_least_ten_machines_are_staged():

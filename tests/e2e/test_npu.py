@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(900)]
 
 NUM_TOKENS = 32
 SIMULATED = os.environ.get("ASCEND_SIMULATE")
-# 640 slots: one long request, or a few short ones. Steps of 256 tokens.
+# 1,280 slots: one long request, or a few short ones. Steps of 256 tokens.
 TIGHT = {
     "max_model_len": 1024,
     "max_num_seqs": 16,
@@ -84,13 +84,13 @@ def on_cpu(prompts) -> tuple[list[list[int]], list[list[float]]]:
 @pytest.fixture(scope="module")
 def npu_engine(on_cpu) -> Iterator[EmbeddedBackend]:
     """The NPU of this session: 910B3 if it is simulated."""
-    with engine_on({}, dtype="float32" if SIMULATED else "bfloat16", **TIGHT) as engine:
+    with engine_on({}, dtype="float32" if SIMULATED else "float16", **TIGHT) as engine:
         yield engine
 
 
 def test_it_says_that_it_runs_on_an_npu_and_whether_that_is_simulated(npu_engine):
     device = run_sync(npu_engine.info()).device
-    assert device.startswith("npu (simulated 910B3), operator set npu" if SIMULATED else "npu (Ascend")
+    assert device.startswith(f"npu (simulated {SIMULATED}), operator set npu" if SIMULATED else "npu (Ascend")
 
 
 @pytest.mark.skipif(SIMULATED is None, reason="tokens are compared in fp32, which a real NPU's attention does not take")

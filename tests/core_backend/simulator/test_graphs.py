@@ -91,3 +91,22 @@ def test_a_replay_without_new_lengths_would_wait_for_ever(has_graphs):
     graph, _ = captured(paged_step([20, 3], for_graph=True)[0])
     with pytest.raises(RuntimeError, match=r"would wait for ever.*update the graph before each replay"):
         graph.replay()
+
+
+def test_a_capture_whose_end_fails_leaves_the_process_as_it_was(monkeypatch):
+    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+    from core_backend.device import npu
+
+    end = torch.npu.NPUGraph.capture_end
+
+    def failing_end(graph):
+        end(graph)
+        raise RuntimeError("out of streams")
+
+    monkeypatch.setattr(torch.npu.NPUGraph, "capture_end", failing_end)
+    stream, x = torch.npu.current_stream(), torch.ones(3, device="npu")
+    with pytest.raises(RuntimeError, match="out of streams"), npu.capture(npu.new_graph(), None):
+        x.add_(1)
+    assert torch.npu.current_stream() == stream
+    assert _get_current_dispatch_mode_stack() == []
