@@ -35,6 +35,7 @@ MIB = 1 << 20
 class DecodeStep:
     """What one step launched: in all, in its first decoder layer, and the bytes moved."""
 
+    where: str = ""  # platform and devices, for a person
     step: list[str] = field(default_factory=list)
     layer: list[str] = field(default_factory=list)
     num_bytes: int = 0
@@ -106,8 +107,16 @@ def measure() -> tuple[DecodeStep, int]:
         with traffic:
             engine.step()
     step.step, step.num_bytes = launched, traffic.num_bytes
+    step.where = _where(model, engine.model_executor.driver_worker.model_runner.kv_caches)
     weights = sum({p.data_ptr(): p.numel() * p.element_size() for p in _weights(model)}.values())
     return step, weights
+
+
+def _where(model: torch.nn.Module, kv_caches: list[Any]) -> str:
+    from vllm.platforms import current_platform
+
+    devices = {str(tensor.device) for tensor in [*_weights(model), *tree_leaves(kv_caches)]}
+    return f"platform {current_platform.device_type}, weights and KV cache on {', '.join(sorted(devices))}"
 
 
 def _weights(model: torch.nn.Module) -> Iterable[torch.Tensor]:
@@ -137,7 +146,7 @@ def _listen_to(layer: torch.nn.Module, step: DecodeStep) -> None:
 def main() -> None:
     """Prints the table."""
     step, weights = measure()
-    print(f"{current_device()}, {MODEL}")
+    print(f"{current_device()}: {step.where}, {MODEL}")
     print(f"one decoder layer of one decode step ({len(step.layer)} launches):")
     for i, name in enumerate(step.layer, 1):
         print(f"  {i:>2}  {name}")

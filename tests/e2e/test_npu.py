@@ -4,6 +4,7 @@ In fp32 where the NPU is simulated: fewer bits make greedy tokens a matter of ch
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,6 +149,7 @@ def test_a_decoder_layer_takes_ten_launches():
         pytest.skip("launches are counted on the simulated 910B3")
     done = subprocess.run([sys.executable, "-m", "bench.launches"], capture_output=True, text=True)
     assert "one decoder layer of one decode step (10 launches)" in done.stdout, done.stdout + done.stderr[-2000:]
+    assert "npu (simulated 910B3): platform npu, weights and KV cache on npu:0" in done.stdout
 
 
 def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
@@ -157,8 +159,13 @@ def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
         assert complete_together(engine, prompts, NUM_TOKENS) == on_cpu[0]
 
 
-def test_nothing_of_a_killed_engine_is_left_on_the_device():
-    with engine_on({}, **{**TIGHT, "dtype": "float16"}) as engine:
+def test_the_kv_cache_takes_what_the_model_leaves_and_nothing_of_a_killed_engine_is_left():
+    settings = {"dtype": "float16", "max_model_len": 256, "max_num_seqs": 4, "max_num_batched_tokens": 256}
+    with engine_on({"ASCEND_SIMULATE_MEMORY_GB": "2"}, **settings) as engine:
+        (run,) = engine.engine._runs.values()
+        kv_cache, total = map(float, re.findall(r"KV cache: ([\d.]+) GiB of ([\d.]+) GiB device memory", run.log)[0])
+        # The default share of 0.92, less 0.25 GiB of weights and the activations of 256 tokens.
+        assert 0.6 * total < kv_cache < 0.92 * total - 0.25
         pid = engine.engine.pid
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
