@@ -1,4 +1,5 @@
 import importlib.metadata
+import threading
 
 import core_backend
 from core_backend import plugins
@@ -21,3 +22,10 @@ def test_beside_vllm_ascend_it_stands_aside_with_one_line_unless_it_is_chosen(mo
     assert "vllm_ascend is installed too, and vLLM takes one platform only" in caplog.text
     monkeypatch.setenv("VLLM_PLUGINS", "ascend_adapters")
     assert core_backend.register() == "core_backend.platform.cpu.CpuPlatform"
+
+
+def test_engine_processes_are_prepared_under_the_same_name_and_others_left_alone():
+    (entry_point,) = importlib.metadata.entry_points(group="vllm.general_plugins", name="ascend_adapters")
+    threads = threading.enumerate()
+    entry_point.load()()
+    assert threading.enumerate() == threads
