@@ -1,0 +1,107 @@
+"""Tiny models of real architectures: Hugging Face configurations with seeded random weights.
+
+Large enough to tell a wrong model from a right one: weights keep the scale of activations, so that attention is
+peaked and every norm, bias and position matters.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+SEED = 20
+VOCAB_SIZE = 320  # 256 bytes, and room for what models mark up their input with
+MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model: its configuration, and the class that Hugging Face runs it with."""
+
+    name: str
+    config: Callable[[], Any]
+    auto_class: str = "AutoModelForCausalLM"
+    # Chip -> part of the message with which it is refused there.
+    refused: dict[Literal["cpu", "910B3", "310P3"], str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # of the engine, besides those of all families
+
+    def build(self, folder: Path) -> Path:
+        """The model's folder: config, weights in safetensors, and a tokenizer of bytes."""
+        torch.manual_seed(SEED)
+        model = getattr(transformers, self.auto_class).from_config(self.config(), dtype=torch.float32)
+        randomize(model)
+        model.generation_config = transformers.GenerationConfig()
+        model.save_pretrained(folder)
+        byte_tokenizer().save_pretrained(folder)
+        return folder
+
+
+def randomize(model: torch.nn.Module) -> None:
+    """Weights that keep the scale of what goes through them; norms and biases near their first values, not at them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+            else:
+                parameter.normal_(std=1 / math.sqrt(parameter.shape[-1]))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(std=0.2)
+
+
+def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """One token per byte."""
+    tokenizer = Tokenizer(BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        model_max_length=512,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 256,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,  # which the NPU's attention takes; also hidden_size / num_attention_heads, for models without it
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 258,
+    "pad_token_id": 259,
+    "tie_word_embeddings": False,
+}
+
+
+def of(config_class: str, **values: Any) -> Callable[[], Any]:
+    """A configuration of the common sizes, with `values` of its own."""
+    return lambda: getattr(transformers, config_class)(**{**SIZES, **values})
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("LLaMA", of("LlamaConfig")),
+        Family("Qwen2", of("Qwen2Config")),
+        Family("Qwen3", of("Qwen3Config")),
+        Family("Mistral", of("MistralConfig", sliding_window=24)),
+        Family("Phi-3", of("Phi3Config")),
+    )
+}
