@@ -121,6 +121,7 @@ class Hardware:
 
 ALL_GATHER = MoeCommunication("all_gather")
 
+NO_SOFT_CAP = "its attention operators have none; use another model, or the CPU (ASCEND_OP_SET=cpu)"
 NO_LORA = "its layers are not served yet; merge the adapter into the weights first"
 
 CPU = Hardware(
@@ -153,6 +154,7 @@ CHIPS: dict[str, Hardware] = {
             "sliding window attention": "its attention operators have none; use another model, or an Atlas 800I A2",
             "attention sinks": "its attention operators have none; use another model, or an Atlas 800I A2",
             "W8A8 dynamic": "its matmul takes no scales per token; use the float16 weights",
+            "soft-capped attention": NO_SOFT_CAP,
         },
     ),
     "Ascend910B": Hardware(
@@ -170,7 +172,7 @@ CHIPS: dict[str, Hardware] = {
         ),
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA},
+        refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
     ),
     "Ascend910_93": Hardware(
         name="910_93",
@@ -184,7 +186,7 @@ CHIPS: dict[str, Hardware] = {
         moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA},
+        refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
     ),
 }
 UNTRIED = {

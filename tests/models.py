@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -32,7 +32,7 @@ class Family:
     config: Callable[[], Any]
     auto_class: str = "AutoModelForCausalLM"
     # Chip -> part of the message with which it is refused there.
-    refused: dict[Literal["cpu", "910B3", "310P3"], str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # of the engine, besides those of all families
 
     def build(self, folder: Path) -> Path:
@@ -74,6 +74,14 @@ def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 256,
@@ -95,13 +103,36 @@ def of(config_class: str, **values: Any) -> Callable[[], Any]:
     return lambda: getattr(transformers, config_class)(**{**SIZES, **values})
 
 
+CAPPED = "soft-capped attention is refused"
+ALL_NPUS = ("910B3", "910_9391", "310P3")
+NO_WINDOW = {"310P3": "sliding window attention is refused"}
+
 FAMILIES = {
     family.name: family
     for family in (
         Family("LLaMA", of("LlamaConfig")),
+        Family("LLaMA 3.1", of("LlamaConfig", rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True)),
         Family("Qwen2", of("Qwen2Config")),
         Family("Qwen3", of("Qwen3Config")),
-        Family("Mistral", of("MistralConfig", sliding_window=24)),
+        Family("Mistral", of("MistralConfig", sliding_window=24), refused=NO_WINDOW),
+        Family("Gemma", of("GemmaConfig", tie_word_embeddings=True)),
+        Family(
+            "Gemma 2",
+            of("Gemma2Config", tie_word_embeddings=True, sliding_window=24, query_pre_attn_scalar=64),
+            refused=dict.fromkeys(ALL_NPUS, CAPPED) | NO_WINDOW,
+        ),
+        Family(
+            "Gemma 3",
+            of("Gemma3TextConfig", tie_word_embeddings=True, sliding_window=24, query_pre_attn_scalar=64),
+            refused=NO_WINDOW,
+        ),
+        Family("Phi", of("PhiConfig", intermediate_size=4 * 256, num_key_value_heads=4, partial_rotary_factor=0.5)),
         Family("Phi-3", of("Phi3Config")),
+        Family("GLM", of("GlmConfig", head_dim=64)),
+        Family("GLM-4", of("Glm4Config", head_dim=64)),
+        Family("StableLM", of("StableLmConfig")),
+        Family("Granite", of("GraniteConfig", attention_multiplier=0.1, residual_multiplier=0.5)),
+        Family("OLMo 2", of("Olmo2Config")),
+        Family("GPT-2", of("GPT2Config", n_embd=256, n_head=4, n_layer=2, n_positions=512)),
     )
 }

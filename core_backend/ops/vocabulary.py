@@ -50,6 +50,7 @@ class OperatorSet(Protocol):
         sliding_window: int | None,
         out: Tensor,
         sinks: Tensor | None = None,
+        logits_soft_cap: float | None = None,
     ) -> None: ...
 
     def varlen_attention(

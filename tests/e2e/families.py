@@ -98,16 +98,14 @@ def compare(family: Family, folder: Path) -> Result:
     return result
 
 
-def _ask_engine(
-    family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result
-) -> None:
+def _ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result) -> None:
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
     from core_backend.device import current_device
 
     result.device = str(current_device())
-    greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, min_tokens=NUM_NEW_TOKENS)
+    greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, ignore_eos=True)
     llm = None
     try:
         llm = LLM(model=str(folder), **{**SETTINGS, **family.settings})
