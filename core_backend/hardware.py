@@ -10,6 +10,7 @@ from typing import Literal
 
 OperatorSetName = Literal["cpu", "npu", "npu_310p"]
 KvLayout = Literal["nd", "nz"]
+MoeWay = Literal["mc2", "all_to_all", "all_gather"]
 NZ_COLUMNS = 16  # elements of 2 bytes in one row of a FRACTAL_NZ block
 
 
@@ -17,7 +18,7 @@ NZ_COLUMNS = 16  # elements of 2 bytes in one row of a FRACTAL_NZ block
 class MoeCommunication:
     """A way for tokens to reach experts on other ranks, and when it is taken. The first that fits is."""
 
-    name: Literal["mc2", "all_to_all", "all_gather"]
+    name: MoeWay
     min_ranks: int = 1
     max_tokens: int | None = None  # per rank and step
     max_local_experts: int | None = None
@@ -46,6 +47,7 @@ class Hardware:
     max_head_size: int | None = None  # multiples of 16 up to this, for heads that share keys; None: all
     max_heads_per_kv_head: int | None = None
     moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
+    moe_communication_if_asked: tuple[MoeWay, ...] = ()  # besides those
     has_graphs: bool = False
     streams: int = 0  # that graphs may take
     is_experimental: bool = False
@@ -114,7 +116,16 @@ class Hardware:
                 "Use another model."
             )
 
-    def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> str:
+    def check_moe_communication(self, way: MoeWay) -> None:
+        """Raises ValueError for a way between ranks that this chip does not have."""
+        ways = dict.fromkeys([*(known.name for known in self.moe_communication), *self.moe_communication_if_asked])
+        if way not in ways:
+            raise ValueError(
+                f"moe_communication={way!r} is not for {self.name}: it has {', '.join(ways)}. Leave it unset, and the "
+                "chip table chooses."
+            )
+
+    def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> MoeWay:
         """The first way between ranks that fits."""
         return next(way.name for way in self.moe_communication if way.fits(num_ranks, num_tokens, num_local_experts))
 
@@ -129,6 +140,7 @@ CPU = Hardware(
     products="any x86_64 or aarch64 machine",
     operator_set="cpu",
     dtypes=("bfloat16", "float16", "float32"),
+    moe_communication_if_asked=("all_to_all",),
     refused={
         "graphs": "there are no launches to save on a CPU; leave npu_graphs unset",
         "LoRA": NO_LORA,
@@ -170,6 +182,7 @@ CHIPS: dict[str, Hardware] = {
             MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
             ALL_GATHER,
         ),
+        moe_communication_if_asked=("all_to_all",),
         has_graphs=True,
         streams=1800,
         refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
@@ -184,6 +197,7 @@ CHIPS: dict[str, Hardware] = {
         max_head_size=256,
         max_heads_per_kv_head=64,
         moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
+        moe_communication_if_asked=("all_gather",),
         has_graphs=True,
         streams=1800,
         refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},

@@ -9,6 +9,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
 from core_backend.linear import register_linear_layers
+from core_backend.moe.layer import register_moe_layers
 from core_backend.ops.table import operators
 
 
@@ -19,6 +20,7 @@ def register_layers() -> None:
     SiluAndMul.register_oot(AscendSiluAndMul, name="SiluAndMul")
     RotaryEmbedding.register_oot(AscendRotaryEmbedding, name="RotaryEmbedding")
     register_linear_layers()
+    register_moe_layers()
 
 
 class AscendRMSNorm(RMSNorm):

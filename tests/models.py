@@ -103,8 +103,26 @@ def of(config_class: str, **values: Any) -> Callable[[], Any]:
     return lambda: getattr(transformers, config_class)(**{**SIZES, **values})
 
 
+# The sizes that the NPU's operators have: 512 latent elements, heads of 128 and 64 rotary ones.
+MLA: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+DEEPSEEK_MOE: dict[str, Any] = {
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 4,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 64,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+    "norm_topk_prob": True,
+}
 CAPPED = "soft-capped attention is refused"
 ALL_NPUS = ("910B3", "910_9391", "310P3")
+NO_MLA = {"310P3": "MLA is refused"}
 NO_WINDOW = {"310P3": "sliding window attention is refused"}
 
 FAMILIES = {
@@ -134,5 +152,33 @@ FAMILIES = {
         Family("Granite", of("GraniteConfig", attention_multiplier=0.1, residual_multiplier=0.5)),
         Family("OLMo 2", of("Olmo2Config")),
         Family("GPT-2", of("GPT2Config", n_embd=256, n_head=4, n_layer=2, n_positions=512)),
+        Family("Mixtral", of("MixtralConfig", num_local_experts=8, num_experts_per_tok=2)),
+        Family(
+            "Qwen3-MoE",
+            of("Qwen3MoeConfig", num_experts=16, num_experts_per_tok=4, moe_intermediate_size=64, norm_topk_prob=True),
+        ),
+        Family(
+            "Qwen2-MoE",
+            of(
+                "Qwen2MoeConfig",
+                num_experts=16,
+                num_experts_per_tok=4,
+                moe_intermediate_size=64,
+                shared_expert_intermediate_size=96,
+            ),
+        ),
+        Family("OLMoE", of("OlmoeConfig", num_experts=16, num_experts_per_tok=4)),
+        Family("DeepSeek-V2", of("DeepseekV2Config", **MLA, **DEEPSEEK_MOE, topk_method="greedy"), refused=NO_MLA),
+        Family(
+            "DeepSeek-V2, grouped",
+            of("DeepseekV2Config", **MLA, **DEEPSEEK_MOE, topk_method="group_limited_greedy", n_group=4, topk_group=2),
+            refused=NO_MLA,
+        ),
+        Family(
+            "DeepSeek-V3",
+            of("DeepseekV3Config", **MLA, **DEEPSEEK_MOE, q_lora_rank=96, n_group=4, topk_group=2),
+            refused=NO_MLA,
+        ),
+        Family("GLM-4 MoE", of("Glm4MoeConfig", **DEEPSEEK_MOE, n_group=1, topk_group=1, partial_rotary_factor=0.5)),
     )
 }

@@ -40,6 +40,10 @@ class AscendPlatform(Platform):
         return True
 
     @classmethod
+    def get_device_communicator_cls(cls) -> str:
+        return "core_backend.worker.communicator.AscendCommunicator"
+
+    @classmethod
     def support_hybrid_kv_cache(cls) -> bool:
         return True
 
@@ -85,6 +89,8 @@ class AscendPlatform(Platform):
         device = current_device()
         publish_device(device)
         cls._check_model(vllm_config)
+        if config.moe_communication != "auto":
+            device.hardware.check_moe_communication(config.moe_communication)
         _use_worker(vllm_config, cls.worker_cls)
         cls._configure(vllm_config, config)
 

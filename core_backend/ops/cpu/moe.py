@@ -74,11 +74,20 @@ def route_to_experts(x: Tensor, topk_ids: Tensor, *, num_experts: int, first: in
     )
 
 
+def pack_expert_weight(weight: Tensor) -> Tensor:
+    """The weights of several experts as grouped_matmul wants them.
+
+    weight   [num_local_experts, output_size, input_size]
+    returns  [num_local_experts, input_size, output_size], contiguous: whole experts can be moved between ranks
+    """
+    return weight.transpose(1, 2).contiguous()
+
+
 def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Each expert's rows times its weight.
 
     x        [num_rows, input_size], sorted by expert
-    weight   [num_local_experts, input_size, output_size]
+    weight   [num_local_experts, input_size, output_size]: what pack_expert_weight returned
     counts   [num_local_experts] int64; their sum may be less than num_rows
     returns  [num_rows, output_size]; rows past counts.sum() are unspecified
     """
