@@ -6,7 +6,7 @@ been verified on hardware.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 OperatorSetName = Literal["cpu", "npu", "npu_310p"]
 KvLayout = Literal["nd", "nz"]
@@ -32,6 +32,15 @@ class MoeCommunication:
         )
 
 
+class LatentSizes(NamedTuple):
+    """Elements of latent attention's vectors."""
+
+    latent: int  # kv_lora_rank
+    rope: int
+    nope: int
+    value: int
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """One row: a kind of chip."""
@@ -46,6 +55,7 @@ class Hardware:
     head_sizes: tuple[int, ...] | None = None  # of attention over the paged cache; None: see max_head_size
     max_head_size: int | None = None  # multiples of 16 up to this, for heads that share keys; None: all
     max_heads_per_kv_head: int | None = None
+    latent_sizes: LatentSizes | None = None  # of latent attention; None: all
     moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
     moe_communication_if_asked: tuple[MoeWay, ...] = ()  # besides those
     has_graphs: bool = False
@@ -116,6 +126,15 @@ class Hardware:
                 "Use another model."
             )
 
+    def check_latent_sizes(self, latent: int, rope: int, nope: int, value: int) -> None:
+        """Raises NotImplementedError for latent attention of other sizes than the operators of this chip take."""
+        if self.latent_sizes not in (None, (latent, rope, nope, value)):
+            raise NotImplementedError(
+                f"latent attention with kv_lora_rank {latent}, rotary {rope}, other {nope} and value {value} elements "
+                f"does not run on {self.name}: its attention takes {', '.join(map(str, self.latent_sizes or ()))}. "
+                "Use another model."
+            )
+
     def check_moe_communication(self, way: MoeWay) -> None:
         """Raises ValueError for a way between ranks that this chip does not have."""
         ways = dict.fromkeys([*(known.name for known in self.moe_communication), *self.moe_communication_if_asked])
@@ -178,6 +197,7 @@ CHIPS: dict[str, Hardware] = {
         head_sizes=(64, 128),
         max_head_size=256,
         max_heads_per_kv_head=64,
+        latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
         moe_communication=(
             MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
             ALL_GATHER,
@@ -196,6 +216,7 @@ CHIPS: dict[str, Hardware] = {
         head_sizes=(64, 128),
         max_head_size=256,
         max_heads_per_kv_head=64,
+        latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
         moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
         moe_communication_if_asked=("all_gather",),
         has_graphs=True,

@@ -19,6 +19,7 @@ def apply_to_worker() -> None:
     slot_mapping_without_triton()
     sampling_with_our_operator()
     accelerator_without_device()
+    latent_prefill_is_ours()
 
 
 def apply_to_npu_worker() -> None:
@@ -116,6 +117,23 @@ def accelerator_without_device() -> None:
         return
     for name in ("synchronize", "empty_cache"):
         _replace(torch.accelerator, name, _do_nothing)
+
+
+def latent_prefill_is_ours() -> None:
+    """Let MLAAttention choose no kernel for prefills: our implementation of latent attention computes them.
+
+    Why: without a CUDA device it takes FlashAttention, whatever the attention backend is, and asserts that it is
+    installed.
+    Upstream: vllm/model_executor/layers/attention/mla_attention.py (0.23.0), MLAAttention.__init__.
+    Remove when: the attention backend is asked.
+    """
+    from vllm.model_executor.layers.attention import mla_attention
+
+    _replace(mla_attention, "get_mla_prefill_backend", _no_prefill_backend)
+
+
+def _no_prefill_backend(vllm_config: Any) -> Callable[..., None]:
+    return _do_nothing
 
 
 def npu_for_cuda() -> None:

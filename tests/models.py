@@ -56,7 +56,7 @@ def randomize(model: torch.nn.Module) -> None:
                 parameter.normal_(std=1 / math.sqrt(parameter.shape[-1]))
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
-                buffer.normal_(std=0.2)
+                buffer.uniform_(0, 0.4)  # Hugging Face takes closed groups for 0, so that no open one may be below
 
 
 def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -118,7 +118,6 @@ DEEPSEEK_MOE: dict[str, Any] = {
     "moe_intermediate_size": 64,
     "first_k_dense_replace": 1,
     "routed_scaling_factor": 1.5,
-    "norm_topk_prob": True,
 }
 CAPPED = "soft-capped attention is refused"
 ALL_NPUS = ("910B3", "910_9391", "310P3")
@@ -168,17 +167,38 @@ FAMILIES = {
             ),
         ),
         Family("OLMoE", of("OlmoeConfig", num_experts=16, num_experts_per_tok=4)),
-        Family("DeepSeek-V2", of("DeepseekV2Config", **MLA, **DEEPSEEK_MOE, topk_method="greedy"), refused=NO_MLA),
         Family(
-            "DeepSeek-V2, grouped",
-            of("DeepseekV2Config", **MLA, **DEEPSEEK_MOE, topk_method="group_limited_greedy", n_group=4, topk_group=2),
+            "DeepSeek-V2",
+            of(
+                "DeepseekV2Config",
+                **MLA,
+                **DEEPSEEK_MOE,
+                topk_method="greedy",
+                norm_topk_prob=False,
+                n_group=1,
+                topk_group=1,
+            ),
             refused=NO_MLA,
         ),
         Family(
             "DeepSeek-V3",
-            of("DeepseekV3Config", **MLA, **DEEPSEEK_MOE, q_lora_rank=96, n_group=4, topk_group=2),
+            of(
+                "DeepseekV3Config",
+                **MLA,
+                **DEEPSEEK_MOE,
+                q_lora_rank=96,
+                topk_method="noaux_tc",
+                scoring_func="sigmoid",
+                n_group=4,
+                topk_group=2,
+            ),
             refused=NO_MLA,
         ),
-        Family("GLM-4 MoE", of("Glm4MoeConfig", **DEEPSEEK_MOE, n_group=1, topk_group=1, partial_rotary_factor=0.5)),
+        Family(
+            "GLM-4 MoE",
+            of(
+                "Glm4MoeConfig", **DEEPSEEK_MOE, norm_topk_prob=True, n_group=1, topk_group=1, partial_rotary_factor=0.5
+            ),
+        ),
     )
 }

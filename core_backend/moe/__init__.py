@@ -1,1 +1,1 @@
-"""Mixture of experts for vLLM: which experts a token goes to, the experts of this rank, and the way to those of others."""
+"""Mixture of experts: who is chosen, the experts of this rank, and the way to those of other ranks."""

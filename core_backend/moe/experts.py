@@ -35,7 +35,7 @@ class LocalExperts:
     activation: MoEActivation
 
     def __call__(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """rows [num_rows, hidden_size], sorted by expert; counts [num_local] int64. Rows past their sum: unspecified."""
+        """rows [num_rows, hidden_size], by expert; counts [num_local] int64; rows past their sum: unspecified."""
         hidden = self._activate(self.ops.grouped_matmul(rows, self.gate_up, counts))
         return self.ops.grouped_matmul(hidden, self.down, counts)
 

@@ -57,19 +57,18 @@ class AscendPlatform(Platform):
                 f"attention backend {selected_backend.name} is not for this device: leave --attention-backend unset."
             )
         from core_backend.attention.backend import AscendAttentionBackend
+        from core_backend.attention.mla import AscendMLABackend
 
-        hardware = current_device().hardware
+        backend = AscendMLABackend if attn_selector_config.use_mla else AscendAttentionBackend
         if attn_selector_config.use_mla:
-            hardware.check_feature("MLA")
-        reasons = AscendAttentionBackend.validate_configuration(
-            **attn_selector_config._asdict(), device_capability=None
-        )
+            current_device().hardware.check_feature("MLA")
+        reasons = backend.validate_configuration(**attn_selector_config._asdict(), device_capability=None)
         if reasons:
             raise NotImplementedError(
                 f"this model's attention cannot run here: {', '.join(reasons)}. Choose another model, or leave the "
                 "setting that asks for it (kv_cache_dtype, block_size) unset."
             )
-        return "core_backend.attention.backend.AscendAttentionBackend"
+        return f"{backend.__module__}.{backend.__name__}"
 
     @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
