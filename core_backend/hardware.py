@@ -15,20 +15,37 @@ NZ_COLUMNS = 16  # elements of 2 bytes in one row of a FRACTAL_NZ block
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """What decides which ways the tokens of a layer of experts can take."""
+
+    num_ranks: int
+    num_experts: int
+    top_k: int
+    hidden_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class MoeCommunication:
     """A way for tokens to reach experts on other ranks, and when it is taken. The first that fits is."""
 
     name: MoeWay
-    min_ranks: int = 1
+    num_ranks: tuple[int, ...] | range | None = None
     max_tokens: int | None = None  # per rank and step
     max_local_experts: int | None = None
+    max_top_k: int | None = None
+    hidden_sizes: range | None = None
+    equal_shares: bool = False  # every rank has as many experts as the others
 
-    def fits(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> bool:
+    def fits(self, shape: ExpertShape, num_tokens: int) -> bool:
         """Whether this way may be taken."""
+        local_experts = -(-shape.num_experts // shape.num_ranks)
         return (
-            num_ranks >= self.min_ranks
+            (self.num_ranks is None or shape.num_ranks in self.num_ranks)
             and (self.max_tokens is None or num_tokens <= self.max_tokens)
-            and (self.max_local_experts is None or num_local_experts <= self.max_local_experts)
+            and (self.max_local_experts is None or local_experts <= self.max_local_experts)
+            and (self.max_top_k is None or shape.top_k <= self.max_top_k)
+            and (self.hidden_sizes is None or shape.hidden_size in self.hidden_sizes)
+            and (not self.equal_shares or shape.num_experts % shape.num_ranks == 0)
         )
 
 
@@ -58,6 +75,7 @@ class Hardware:
     latent_sizes: LatentSizes | None = None  # of latent attention; None: all
     moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
     moe_communication_if_asked: tuple[MoeWay, ...] = ()  # besides those
+    mc2_sends_weights: bool = False  # the experts' weights travel with the tokens
     has_graphs: bool = False
     streams: int = 0  # that graphs may take
     is_experimental: bool = False
@@ -144,9 +162,9 @@ class Hardware:
                 "chip table chooses."
             )
 
-    def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> MoeWay:
+    def choose_moe_communication(self, shape: ExpertShape, num_tokens: int) -> MoeWay:
         """The first way between ranks that fits."""
-        return next(way.name for way in self.moe_communication if way.fits(num_ranks, num_tokens, num_local_experts))
+        return next(way.name for way in self.moe_communication if way.fits(shape, num_tokens))
 
 
 ALL_GATHER = MoeCommunication("all_gather")
@@ -199,10 +217,19 @@ CHIPS: dict[str, Hardware] = {
         max_heads_per_kv_head=64,
         latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
         moe_communication=(
-            MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
+            MoeCommunication(
+                "mc2",
+                num_ranks=(16, 32, 64, 128, 256),
+                max_tokens=256,
+                max_local_experts=24,
+                max_top_k=16,
+                hidden_sizes=range(32, 7168 + 1, 32),
+                equal_shares=True,
+            ),
             ALL_GATHER,
         ),
         moe_communication_if_asked=("all_to_all",),
+        mc2_sends_weights=True,
         has_graphs=True,
         streams=1800,
         refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
@@ -217,7 +244,17 @@ CHIPS: dict[str, Hardware] = {
         max_head_size=256,
         max_heads_per_kv_head=64,
         latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
-        moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
+        moe_communication=(
+            MoeCommunication(
+                "mc2",
+                num_ranks=range(2, 768 + 1),
+                max_tokens=512,
+                max_top_k=16,
+                hidden_sizes=range(1024, 8192 + 1),
+                equal_shares=True,
+            ),
+            MoeCommunication("all_to_all"),
+        ),
         moe_communication_if_asked=("all_gather",),
         has_graphs=True,
         streams=1800,

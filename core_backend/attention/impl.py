@@ -49,7 +49,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
         # Some models say 0 for no cap.
-        self.variant = {"sinks": sinks, "logits_soft_cap": logits_soft_cap or None}
+        self.variant: dict[str, Any] = {"sinks": sinks, "logits_soft_cap": logits_soft_cap or None}
 
     def forward(
         self,
@@ -72,7 +72,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         if attn_metadata is None:  # a dummy step of vLLM's: no requests, only shapes
             return output.fill_(0)
         step = slice(0, attn_metadata.num_actual_tokens)
-        settings = {"scale": self.scale, "sliding_window": self.sliding_window, "out": output[step]}
+        settings: dict[str, Any] = {"scale": self.scale, "sliding_window": self.sliding_window, "out": output[step]}
         if self.attn_type == AttentionType.ENCODER_ONLY:
             attn_metadata.ops.varlen_attention(query[step], key[step], value[step], attn_metadata.plan, **settings)
             return output

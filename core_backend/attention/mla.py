@@ -121,11 +121,13 @@ class AscendMLAImpl(MLAAttentionImpl[AscendMLAMetadata]):
         if slot_mapping is None or isinstance(kv_cache, torch.Tensor):  # a dummy step before there is a cache
             return
         num_tokens = slot_mapping.shape[0]
+        latent_cache, pe_cache = kv_cache
         ops = operators()
         ops.write_kv(
             kv_c_normed[:num_tokens].unsqueeze(1).contiguous(),
             k_pe[:num_tokens].view(num_tokens, 1, -1).contiguous(),
-            *kv_cache,
+            latent_cache,
+            pe_cache,
             ops.prepare_slot_mapping(slot_mapping),
         )
 
@@ -143,8 +145,9 @@ class AscendMLAImpl(MLAAttentionImpl[AscendMLAMetadata]):
         """
         query_latent, query_pe = q
         out = torch.empty(query_latent.shape, dtype=query_latent.dtype, device=query_latent.device)
+        latent_cache, pe_cache = kv_c_and_k_pe_cache
         attn_metadata.ops.mla_paged_attention(
-            query_latent, query_pe, *kv_c_and_k_pe_cache, attn_metadata.decode, scale=self.scale, out=out
+            query_latent, query_pe, latent_cache, pe_cache, attn_metadata.decode, scale=self.scale, out=out
         )
         return out, None
 

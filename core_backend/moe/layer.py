@@ -12,6 +12,8 @@ from core_backend.moe.routing import our_router
 class AscendFusedMoE(FusedMoE):
     """A layer of experts."""
 
+    router: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.router = self.runner.router = our_router(self.router)

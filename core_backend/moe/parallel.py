@@ -5,7 +5,8 @@ Each way is written once, over vLLM's groups; on the CPU they speak gloo, on NPU
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
 
 from core_backend.device import current_device
-from core_backend.hardware import MoeWay
+from core_backend.hardware import ExpertShape, MoeWay
 from core_backend.ops.vocabulary import OperatorSet
 
 
@@ -22,6 +23,14 @@ class Experts(Protocol):
     """The experts of this rank: [num_rows, hidden_size] sorted by expert, and counts [num_local] -> the same shape."""
 
     def __call__(self, rows: Tensor, counts: Tensor) -> Tensor: ...
+
+
+class Tokens(NamedTuple):
+    """Some tokens of a step, and where they go."""
+
+    x: Tensor  # [num_tokens, hidden_size]
+    weights: Tensor  # [num_tokens, top_k] fp32
+    ids: Tensor  # [num_tokens, top_k] int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,50 +65,71 @@ class Placement:
         return sum(self.per_rank[: self.rank])
 
 
-def run_local(
-    ops: OperatorSet, placement: Placement, x: Tensor, weights: Tensor, ids: Tensor, experts: Experts
-) -> Tensor:
+def run_local(ops: OperatorSet, placement: Placement, tokens: Tokens, experts: Experts) -> Tensor:
     """What the experts of this rank add to each token: [num_tokens, hidden_size]."""
     routed = ops.route_to_experts(
-        x, ids, num_experts=placement.num_experts, first=placement.first, num_local=placement.num_local
+        tokens.x,
+        tokens.ids,
+        num_experts=placement.num_experts,
+        first=placement.first,
+        num_local=placement.num_local,
     )
-    return ops.combine_experts(experts(routed.rows, routed.counts), routed.row_of, routed.counts, weights)
+    return ops.combine_experts(experts(routed.rows, routed.counts), routed.row_of, routed.counts, tokens.weights)
 
 
-def run_all_to_all(
-    ops: OperatorSet, placement: Placement, x: Tensor, weights: Tensor, ids: Tensor, experts: Experts
-) -> Tensor:
+def run_all_to_all(ops: OperatorSet, placement: Placement, tokens: Tokens, experts: Experts) -> Tensor:
     """Send each token to the ranks of its experts only, and add up what comes back."""
-    communicator = get_ep_group().device_communicator
-    routed = ops.route_to_experts(x, ids, num_experts=placement.num_experts, first=0, num_local=placement.num_experts)
-    counts = torch.split(routed.counts, list(placement.per_rank))
+    communicator: Any = get_ep_group().device_communicator
+    routed = ops.route_to_experts(
+        tokens.x, tokens.ids, num_experts=placement.num_experts, first=0, num_local=placement.num_experts
+    )
+    for_each_rank = torch.split(routed.counts, list(placement.per_rank))
     # How many rows each of our experts gets from each rank: [num_ranks, num_local].
-    arriving = communicator.all_to_all_counts(list(counts))
-    sent = [int(count) for count in torch.stack([count.sum() for count in counts]).tolist()]
+    arriving = communicator.all_to_all_counts(for_each_rank)
+    sent = torch.stack([counts.sum() for counts in for_each_rank]).tolist()
     received = arriving.sum(1).tolist()
     rows = communicator.all_to_allv(routed.rows, sent, received)
     # They come rank by rank; the experts want them expert by expert.
-    expert_of_row = torch.arange(placement.num_local, device=x.device, dtype=torch.int32).repeat(len(received))
+    expert_of_row = torch.arange(placement.num_local, device=rows.device, dtype=torch.int32).repeat(len(received))
     expert_of_row = expert_of_row.repeat_interleave(arriving.flatten(), output_size=sum(received)).unsqueeze(1)
     local = ops.route_to_experts(
         rows, expert_of_row, num_experts=placement.num_local, first=0, num_local=placement.num_local
     )
     as_they_came = ops.combine_experts(
-        experts(local.rows, local.counts), local.row_of, local.counts, weights.new_ones(len(rows), 1)
+        experts(local.rows, local.counts), local.row_of, local.counts, tokens.weights.new_ones(len(rows), 1)
     )
     back = communicator.all_to_allv(as_they_came, received, sent)
-    return ops.combine_experts(back, routed.row_of, routed.counts, weights)
+    return ops.combine_experts(back, routed.row_of, routed.counts, tokens.weights)
 
 
-def run_mc2(
-    ops: OperatorSet, placement: Placement, x: Tensor, weights: Tensor, ids: Tensor, experts: Experts
-) -> Tensor:
-    """The same by operators that compute and communicate at once."""
-    group = get_ep_group()
+def run_mc2(ops: OperatorSet, placement: Placement, tokens: Tokens, experts: Experts, max_tokens: int) -> Tensor:
+    """The same by operators that compute and communicate at once.
+
+    max_tokens  the most that any rank has; all ranks send as many, since none may send nothing
+    """
+    x, weights, ids = _filled_up(tokens, max_tokens)
     sent = ops.dispatch_to_ranks(
-        x, ids, group=group.device_group, rank=placement.rank, num_experts=placement.num_experts
+        x,
+        ids,
+        weights if current_device().hardware.mc2_sends_weights else None,
+        group=get_ep_group().device_group,
+        num_experts=placement.num_experts,
     )
-    return ops.combine_from_ranks(experts(sent.rows, sent.counts), ids, weights, sent)
+    return ops.combine_from_ranks(experts(sent.rows, sent.counts), ids, weights, sent)[: len(tokens.x)]
+
+
+def _filled_up(tokens: Tokens, num_tokens: int) -> Tokens:
+    """With zeros for tokens, which go to some experts with weight zero."""
+    x, weights, ids = tokens
+    missing = num_tokens - len(x)
+    if not missing:
+        return tokens
+    some_experts = torch.arange(ids.shape[1], dtype=ids.dtype, device=ids.device).expand(missing, -1)
+    return Tokens(
+        torch.cat((x, x.new_zeros(missing, x.shape[1]))),
+        torch.cat((weights, weights.new_zeros(missing, weights.shape[1]))),
+        torch.cat((ids, some_experts)),
+    )
 
 
 class ExpertParallel:
@@ -119,6 +149,9 @@ class ExpertParallel:
         self.parallel = moe.moe_parallel_config
         self.placement = placement
         self.forced = forced
+        self.shape = ExpertShape(
+            moe.moe_parallel_config.ep_size, placement.num_experts, moe.experts_per_token, moe.hidden_dim
+        )
 
     @cached_property
     def may_exchange(self) -> bool:
@@ -137,38 +170,37 @@ class ExpertParallel:
         topk_weights, topk_ids  [num_tokens, top_k] fp32 and int32
         returns                 [num_tokens, hidden_size]; see output_is_reduced
         """
-        way = self._way(x.shape[0])
+        tokens = Tokens(x, topk_weights, topk_ids)
+        # The same on all ranks, and so is what is chosen by it.
+        largest_share = self._share(max(self._sizes() or [len(x)]))
+        way = self._way(largest_share)
         if way == "all_gather":
-            return self._gathered(x, topk_weights, topk_ids, experts)
-        run = run_mc2 if way == "mc2" else run_all_to_all
-        share = self._share(x.shape[0])
-        mine = run(self.ops, self.placement, *(self._cut(t, share) for t in (x, topk_weights, topk_ids)), experts)
-        return self._joined(mine, x.shape[0])
+            return self._gathered(tokens, experts)
+        mine = Tokens(*map(self._cut, tokens))
+        if way == "mc2":
+            return self._joined(run_mc2(self.ops, self.placement, mine, experts, largest_share), len(x))
+        return self._joined(run_all_to_all(self.ops, self.placement, mine, experts), len(x))
 
     def _way(self, num_tokens: int) -> MoeWay:
-        """The same on all ranks: by the largest share of tokens that one of them has."""
+        """num_tokens: the largest share that one rank sends."""
         if not self.parallel.use_ep:
             return "all_gather"
-        if self.forced is not None:
-            return self.forced
-        return current_device().hardware.choose_moe_communication(
-            self.parallel.ep_size, self._share(max(self._sizes() or [num_tokens])), max(self.placement.per_rank)
-        )
+        return self.forced or current_device().hardware.choose_moe_communication(self.shape, num_tokens)
 
     def _sizes(self) -> list[int] | None:
         """Tokens of each rank that has tokens of its own; None without data parallelism."""
         metadata = get_forward_context().dp_metadata
         return None if metadata is None else metadata.get_chunk_sizes_across_dp_rank()
 
-    def _gathered(self, x: Tensor, weights: Tensor, ids: Tensor, experts: Experts) -> Tensor:
+    def _gathered(self, tokens: Tokens, experts: Experts) -> Tensor:
         """All tokens on every rank; each adds what its experts make of them."""
         sizes = self._sizes()
         if sizes is None:
-            out = run_local(self.ops, self.placement, x, weights, ids, experts)
+            out = run_local(self.ops, self.placement, tokens, experts)
         else:
             group = get_ep_group() if self.parallel.is_sequence_parallel else get_dp_group()
-            tokens = group.all_gatherv([x, weights, ids], sizes=sizes)
-            out = group.reduce_scatterv(run_local(self.ops, self.placement, *tokens, experts), dim=0, sizes=sizes)
+            everybodys = Tokens(*group.all_gatherv(list(tokens), sizes=sizes))
+            out = group.reduce_scatterv(run_local(self.ops, self.placement, everybodys, experts), dim=0, sizes=sizes)
         tensor_parallel_is_left = self.parallel.use_ep and not self.parallel.is_sequence_parallel
         if self.may_exchange and tensor_parallel_is_left and get_tp_group().world_size > 1:
             out = tensor_model_parallel_all_reduce(out)
@@ -176,17 +208,19 @@ class ExpertParallel:
 
     def _tensor_ranks(self) -> int:
         """Ranks that have the same tokens, and can share them out."""
-        return 1 if self.parallel.is_sequence_parallel else get_tp_group().world_size
+        return 1 if self.parallel.is_sequence_parallel else int(get_tp_group().world_size)
 
     def _share(self, num_tokens: int) -> int:
         """Tokens that one of these ranks takes."""
         return -(-num_tokens // self._tensor_ranks())
 
-    def _cut(self, tokens: Tensor, share: int) -> Tensor:
+    def _cut(self, rows: Tensor) -> Tensor:
+        """This rank's share of what all of them have."""
         if self._tensor_ranks() == 1:
-            return tokens
+            return rows
+        share = self._share(len(rows))
         first = get_tp_group().rank_in_group * share
-        return tokens[first : first + share]
+        return rows[first : first + share]
 
     def _joined(self, mine: Tensor, num_tokens: int) -> Tensor:
         """The shares of all tensor-parallel ranks, one after the other."""
@@ -194,6 +228,6 @@ class ExpertParallel:
             return mine
         share = self._share(num_tokens)
         ends = [min(num_tokens, share * (rank + 1)) for rank in range(self._tensor_ranks())]
-        sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        sizes = [end - begin for begin, end in pairwise([0, *ends])]
         joined: Tensor = get_tp_group().all_gatherv(mine, sizes=sizes)
         return joined

@@ -7,8 +7,9 @@ specification, and its docstrings give shapes, units, errors and sources for all
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
-from core_backend.ops.cpu.moe import ExpertRows
+from core_backend.ops.cpu.moe import ExpertRows, SentTokens
 
 
 class OperatorSet(Protocol):
@@ -165,6 +166,12 @@ class OperatorSet(Protocol):
     def grouped_matmul(self, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor: ...
 
     def combine_experts(self, rows: Tensor, row_of: Tensor, counts: Tensor, topk_weights: Tensor) -> Tensor: ...
+
+    def dispatch_to_ranks(
+        self, x: Tensor, topk_ids: Tensor, topk_weights: Tensor | None, *, group: ProcessGroup, num_experts: int
+    ) -> SentTokens: ...
+
+    def combine_from_ranks(self, rows: Tensor, topk_ids: Tensor, topk_weights: Tensor, sent: SentTokens) -> Tensor: ...
 
     # Sampling
 

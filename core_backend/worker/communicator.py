@@ -1,5 +1,6 @@
 """Collectives between the ranks of a group, on tensors whose first dimension may differ from rank to rank."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,14 +62,14 @@ class AscendCommunicator(DeviceCommunicatorBase):
         self._count(input_[:1], sum(sent) - sent[self.rank_in_group])
         return output
 
-    def all_to_all_counts(self, counts: list[Tensor]) -> Tensor:
+    def all_to_all_counts(self, counts: Sequence[Tensor]) -> Tensor:
         """One number for each expert of each rank.
 
         counts   for each rank, [its number of experts] int64
         returns  [world_size, this rank's number of experts]: what each rank has for ours
         """
         own = len(counts[self.rank_in_group])
-        received = self.all_to_allv(torch.cat(counts), [len(count) for count in counts], [own] * self.world_size)
+        received = self.all_to_allv(torch.cat(list(counts)), [len(count) for count in counts], [own] * self.world_size)
         return received.view(self.world_size, own)
 
     def _all_gather(self, tensor: Tensor, sizes: list[int] | None) -> Tensor:
@@ -84,7 +85,7 @@ class AscendCommunicator(DeviceCommunicatorBase):
         self.sent_bytes += tensor.numel() * tensor.element_size() * times
 
 
-def _padded(blocks: "list[Tensor] | tuple[Tensor, ...]", num_rows: int) -> list[Tensor]:
+def _padded(blocks: Sequence[Tensor], num_rows: int) -> list[Tensor]:
     """Each block with `num_rows` rows: collectives take tensors of one shape."""
     return [
         torch.cat((block, block.new_zeros(num_rows - len(block), *block.shape[1:]))).contiguous() for block in blocks

@@ -7,6 +7,8 @@ from core_backend.ops.cpu.linear import linear, pack_linear_weight
 from core_backend.ops.cpu.mla import merge_attention, mla_paged_attention, mla_varlen_attention
 from core_backend.ops.cpu.moe import (
     combine_experts,
+    combine_from_ranks,
+    dispatch_to_ranks,
     grouped_matmul,
     pack_expert_weight,
     route_to_experts,
@@ -21,7 +23,9 @@ __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
     "combine_experts",
+    "combine_from_ranks",
     "compute_slot_mapping",
+    "dispatch_to_ranks",
     "gelu_and_mul",
     "grouped_matmul",
     "linear",

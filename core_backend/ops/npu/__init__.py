@@ -12,6 +12,7 @@ from core_backend.ops.npu.moe import (
     route_to_experts,
     route_topk,
 )
+from core_backend.ops.npu.moe_distribute import combine_from_ranks, dispatch_to_ranks
 from core_backend.ops.npu.norm import add_rms_norm, rms_norm
 from core_backend.ops.npu.quantization import pack_quantized_weight, quantize_per_token, quantized_linear
 from core_backend.ops.npu.rotary import mrope, rotary
@@ -21,7 +22,9 @@ __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
     "combine_experts",
+    "combine_from_ranks",
     "compute_slot_mapping",
+    "dispatch_to_ranks",
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
