@@ -6,7 +6,7 @@ peaked and every norm, bias and position matters.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +202,14 @@ FAMILIES = {
         ),
     )
 }
+
+
+def wide(family: Family) -> Family:
+    """The same with tokens of 1,024 elements."""
+
+    def config() -> Any:
+        wider = family.config()
+        wider.hidden_size = 1024
+        return wider
+
+    return replace(family, name=f"{family.name}, wide", config=config)
