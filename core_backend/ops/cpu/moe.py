@@ -103,6 +103,8 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     out = x.new_empty(x.shape[0], weight.shape[2])
     begin = 0
     for expert, count in enumerate(counts.tolist()):
+        if not count:  # its weight is not even read
+            continue
         torch.mm(x[begin : begin + count], weight[expert], out=out[begin : begin + count])
         begin += count
     return out
