@@ -13,6 +13,12 @@ from typing import Any
 from tests.models import FAMILIES, Family, wide
 from tests.ranks import run_ranks
 
+BALANCED = "+balanced"  # after a way: with redundant experts, moved between ranks every few steps
+BALANCING = {
+    "enable_eplb": True,
+    "eplb_config": {"num_redundant_experts": 4, "window_size": 5, "step_interval": 5, "use_async": False},
+}
+
 
 @dataclass
 class RankResult:
@@ -23,6 +29,7 @@ class RankResult:
     rank: int
     num_requests: int
     num_different: int  # tokens that are not Hugging Face's
+    num_rearranged: int = 0  # how often experts were moved between ranks
 
 
 def run(
@@ -58,6 +65,7 @@ def _main() -> None:
     from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()
+    upstream_patches.apply_to_configuration()
     ports = iter(os.environ["PORTS"].split(","))
     for name in families:
         for way in ways.split(","):
@@ -70,6 +78,7 @@ def _main() -> None:
 def _one(folder: Path, name: str, tensor_parallel: int, data_parallel: int, way: str) -> RankResult:
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.distributed.eplb.eplb_state import EplbState
 
     from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS, HuggingFace, prompts
 
@@ -82,8 +91,10 @@ def _one(folder: Path, name: str, tensor_parallel: int, data_parallel: int, way:
         "data_parallel_size": data_parallel,
         "enable_expert_parallel": True,
         "distributed_executor_backend": "external_launcher",
-        "additional_config": {"moe_communication": way},
+        "additional_config": {"moe_communication": way.removesuffix(BALANCED)},
+        **(BALANCING if way.endswith(BALANCED) else {}),
     }
+    rearranged = _count_calls(EplbState, "rearrange")
     llm = LLM(model=str(folder), **settings)
     greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, ignore_eos=True)
     outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in mine], greedy, use_tqdm=False)
@@ -95,7 +106,20 @@ def _one(folder: Path, name: str, tensor_parallel: int, data_parallel: int, way:
         for prompt, output in zip(mine, outputs, strict=True)
         for a, b in zip(reference.greedy(prompt), output.outputs[0].token_ids, strict=True)
     )
-    return RankResult(name, way, rank, len(mine), num_different)
+    return RankResult(name, way, rank, len(mine), num_different, len(rearranged))
+
+
+def _count_calls(owner: type, method: str) -> list[None]:
+    """One element for every later call of the method."""
+    calls: list[None] = []
+    original = getattr(owner, method)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return original(*args, **kwargs)
+
+    setattr(owner, method, counted)
+    return calls
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ def test_experts_on_several_ranks(tmp_path, tensor_parallel, data_parallel):
     check(results, tensor_parallel * data_parallel, ways, FAMILIES)
 
 
+def check_balanced(results: list[RankResult], families: list[str]) -> None:
+    check(results, 2, ["all_gather+balanced", "all_to_all+balanced"], families)
+    assert all(result.num_rearranged > 1 for result in results)
+
+
+def test_redundant_experts_move_between_ranks_and_tokens_stay_the_same(tmp_path):
+    families = ["Qwen3-MoE", "DeepSeek-V3"]
+    check_balanced(run(tmp_path, 1, 2, ["all_gather+balanced", "all_to_all+balanced"], families), families)
+
+
 @pytest.mark.npu
 @pytest.mark.parametrize(("tensor_parallel", "data_parallel"), [(2, 1), (1, 2), (2, 2)])
 def test_experts_on_several_npus_by_the_fused_operators(tmp_path, tensor_parallel, data_parallel):
