@@ -148,8 +148,9 @@ def load_balancing_on_our_devices() -> None:
     """
     from vllm.config import parallel
 
-    if not isinstance(parallel.current_platform, _BalancingPlatform):
-        _replace(parallel, "current_platform", _BalancingPlatform(parallel.current_platform))
+    platform = getattr(parallel, "current_platform", None)
+    if not isinstance(platform, _BalancingPlatform):
+        _replace(parallel, "current_platform", _BalancingPlatform(platform))
 
 
 class _BalancingPlatform:

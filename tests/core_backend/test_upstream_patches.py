@@ -10,6 +10,9 @@ TARGETS = {
     "sampling_with_our_operator": ("vllm.v1.sample.ops.topk_topp_sampler", "apply_top_k_top_p"),
     "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
+    "cuda_streams_without_device": ("torch.cuda", "current_stream"),
+    "latent_prefill_is_ours": ("vllm.model_executor.layers.attention.mla_attention", "get_mla_prefill_backend"),
+    "load_balancing_on_our_devices": ("vllm.config.parallel", "current_platform"),
 }
 # One interpreter for each, because importing vLLM takes seconds.
 CHECKS = """

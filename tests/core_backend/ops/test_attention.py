@@ -14,13 +14,14 @@ HEAD_SIZE = 32
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-def attention_of_one_token(query, keys, values, scale):
+def attention_of_one_token(query, keys, values, scale, cap=None):
     """query [num_heads, head_size]; keys, values [visible, num_kv_heads, head_size]: one head at a time, in fp64."""
     group = query.shape[0] // keys.shape[1]
     rows = []
     for head, q in enumerate(query.double()):
         k, v = keys[:, head // group].double(), values[:, head // group].double()
-        rows.append(torch.softmax(k @ q * scale, dim=0) @ v)
+        scores = k @ q * scale
+        rows.append(torch.softmax(scores if cap is None else cap * torch.tanh(scores / cap), dim=0) @ v)
     return torch.stack(rows)
 
 
@@ -32,12 +33,12 @@ def visible(position, seq_len, causal, window):
     return slice(first, last + 1)
 
 
-def expected_attention(query, keys, values, context_len, scale, causal=True, window=None):
+def expected_attention(query, keys, values, context_len, scale, causal=True, window=None, cap=None):
     """One request: query are the tokens after context_len; keys and values of the whole sequence."""
     rows = []
     for i, q in enumerate(query):
         seen = visible(context_len + i, len(keys), causal, window)
-        rows.append(attention_of_one_token(q, keys[seen], values[seen], scale))
+        rows.append(attention_of_one_token(q, keys[seen], values[seen], scale, cap))
     return torch.stack(rows)
 
 
@@ -62,17 +63,19 @@ class PagedBatch:
         self.query = torch.randn(sum(new for _, new in lengths), num_heads, HEAD_SIZE).to(dtype)
         self.query_start_loc = [0, *torch.tensor([new for _, new in lengths]).cumsum(0).tolist()]
 
-    def run(self, scale, window=None):
+    def run(self, scale, window=None, cap=None):
         plan = plan_attention(self.query_start_loc, self.seq_lens, self.block_table, block_size=BLOCK_SIZE, causal=True)
         out = torch.full_like(self.query, float("nan"))
-        paged_attention(self.query, *self.caches, plan, scale=scale, sliding_window=window, out=out)
+        paged_attention(
+            self.query, *self.caches, plan, scale=scale, sliding_window=window, out=out, logits_soft_cap=cap
+        )
         return out
 
-    def expected(self, scale, window=None):
+    def expected(self, scale, window=None, cap=None):
         rows = []
         for i, (context, _) in enumerate(self.lengths):
             query = self.query[self.query_start_loc[i] : self.query_start_loc[i + 1]]
-            rows.append(expected_attention(query, *self.sequences[i], context, scale, window=window))
+            rows.append(expected_attention(query, *self.sequences[i], context, scale, window=window, cap=cap))
         return torch.cat(rows)
 
 
@@ -100,6 +103,15 @@ def test_a_sliding_window_hides_what_is_further_back(batch, window):
     torch.testing.assert_close(
         requests.run(0.2, window).double(), requests.expected(0.2, window), rtol=0, atol=TOLERANCE[torch.float32]
     )
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_soft_cap_bounds_the_scores(batch, window):
+    requests = PagedBatch(BATCHES[batch], 4, 2, torch.float32)
+    actual, expected = requests.run(1.0, window, cap=2.0).double(), requests.expected(1.0, window, cap=2.0)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE[torch.float32])
+    assert (expected - requests.expected(1.0, window)).abs().max() > 0.1, "it makes a difference here"
 
 
 @pytest.mark.parametrize("left_there", [1e4, float("inf"), float("nan")])
