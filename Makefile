@@ -10,7 +10,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu lint types launches bench bench-experts docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu lint types launches bench bench-experts models docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -54,6 +54,10 @@ bench: $(INSTALLED)
 # Time per token as the number of experts doubles at the same top-k.
 bench-experts: $(INSTALLED)
 	$(BIN)/python -m bench.experts
+
+# Every model family on the CPU and on simulated chips, beside its makers' library; writes docs/models.md. Minutes.
+models: $(INSTALLED)
+	$(BIN)/python -m tools.models_doc
 
 docs: $(INSTALLED)
 	$(BIN)/python -m tools.hardware_doc
