@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 from tests.core_backend.moe.ranks import run
 
 ROOT = Path(__file__).parents[1]
