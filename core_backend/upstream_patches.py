@@ -1,7 +1,7 @@
 """The places where vLLM 0.23 has no hook. Each function says why, where upstream it is, and when it can go.
 
-Applied only in the engine's own processes: by the worker, and where `vllm serve` builds its command line. Each
-may run twice, and fails loudly if what it replaces has moved.
+Applied only in the engine's own processes: by the worker, and where vLLM builds an engine's command line or
+configuration. Each may run twice, and fails loudly if what it replaces has moved.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core_backend.ops.table import operators
+from core_backend.sentence_transformers_files import as_vllm_reads
 
 
 def apply_to_worker() -> None:
@@ -19,12 +20,21 @@ def apply_to_worker() -> None:
     slot_mapping_without_triton()
     sampling_with_our_operator()
     accelerator_without_device()
+    files_of_newer_sentence_transformers()
+    layer_norms_of_bert()
+    windows_and_angles_of_modern_bert()
 
 
 def apply_to_npu_worker() -> None:
     """What the process needs besides that if it runs the model on an NPU."""
     npu_for_cuda()
     npu_memory_for_accelerator()
+
+
+def apply_to_configuration() -> None:
+    """What the process that builds an engine's configuration needs."""
+    files_of_newer_sentence_transformers()
+    positions_of_roberta()
 
 
 def apply_to_server() -> None:
@@ -47,6 +57,83 @@ def inspect_model_in_process() -> None:
 
 def _run_here(function: Callable[[], Any]) -> Any:
     return function()
+
+
+def files_of_newer_sentence_transformers() -> None:
+    """Read modules.json and the pooling module's file as sentence-transformers 5.4 and later write them.
+
+    Why: vLLM compares class paths with those of older releases, and otherwise pools and normalizes by defaults of its
+    own without a word: the embeddings are wrong.
+    Upstream: vllm/transformers_utils/config.py (0.23.0), get_pooling_config and try_get_dense_modules.
+    Remove when: vLLM reads both.
+    """
+    from vllm.transformers_utils import config
+
+    _replace(config, "get_hf_file_to_dict", _file_as_vllm_reads)
+
+
+def _file_as_vllm_reads(file_name: str, *args: Any, **kwargs: Any) -> Any:
+    from vllm.transformers_utils.repo_utils import get_hf_file_to_dict
+
+    return as_vllm_reads(file_name, get_hf_file_to_dict(file_name, *args, **kwargs))
+
+
+def positions_of_roberta() -> None:
+    """Let configurations of RoBERTa and XLM-R say that their positions are absolute, unless they say otherwise.
+
+    Why: transformers 5 has dropped the attribute. vLLM needs it to load XLM-R, and to know that the first positions
+    are not for tokens: without it a text of 513 tokens would end the engine.
+    Upstream: vllm/config/model.py, get_and_verify_max_len, and vllm/model_executor/models/config.py,
+    JinaRobertaModelConfig (0.23.0).
+    Remove when: vLLM reads it with a default in both places.
+    """
+    from transformers import RobertaConfig, XLMRobertaConfig
+
+    for config_class in (RobertaConfig, XLMRobertaConfig):
+        config_class.position_embedding_type = "absolute"
+
+
+def layer_norms_of_bert() -> None:
+    """Load LayerNorm.gamma and .beta as .weight and .bias.
+
+    Why: transformers 5 saves models of the BERT kind under these oldest names (and reads both); vLLM knows the newer
+    ones only.
+    Upstream: vllm/model_executor/models/bert.py and roberta.py (0.23.0); transformers/conversion_mapping.py, "legacy".
+    Remove when: vLLM's models map them.
+    """
+    from vllm.model_executor.model_loader import default_loader
+
+    _replace(default_loader, "safetensors_weights_iterator", _weights_by_newer_names)
+
+
+def _weights_by_newer_names(*args: Any, **kwargs: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    from vllm.model_executor.model_loader.weight_utils import safetensors_weights_iterator
+
+    for name, weight in safetensors_weights_iterator(*args, **kwargs):
+        yield name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"), weight
+
+
+def windows_and_angles_of_modern_bert() -> None:
+    """Let a token of ModernBERT's local layers see local_attention / 2 others on each side, and turn by exact angles.
+
+    Why: vLLM takes that number for a window that includes the token itself, and leaves out the farthest on each side;
+    and it rounds sines and cosines to float16, whatever the model's dtype.
+    Upstream: vllm/model_executor/models/modernbert.py (0.23.0), ModernBertAttention; transformers adds 1.
+    Remove when: vLLM does, and gives get_rope no dtype.
+    """
+    from vllm.model_executor.layers.attention import EncoderOnlyAttention
+    from vllm.model_executor.layers.rotary_embedding import get_rope
+    from vllm.model_executor.models import modernbert
+
+    def with_whole_window(*args: Any, per_layer_sliding_window: int | None = None, **kwargs: Any) -> Any:
+        window = None if per_layer_sliding_window is None else per_layer_sliding_window + 1
+        return EncoderOnlyAttention(*args, per_layer_sliding_window=window, **kwargs)
+
+    def with_exact_angles(*args: Any, **kwargs: Any) -> Any:
+        return get_rope(*args, **{**kwargs, "dtype": torch.float32})
+
+    _replace(modernbert, "EncoderOnlyAttention", with_whole_window)
+    _replace(modernbert, "get_rope", with_exact_angles)
 
 
 def slot_mapping_without_triton() -> None:

@@ -46,6 +46,7 @@ LAYERS = (
     "attention",
     "linear",
     "layers",
+    "sentence_transformers_files",
     "upstream_patches",
     "engine_process",
     "worker",

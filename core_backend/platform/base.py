@@ -7,6 +7,7 @@ import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
+from core_backend import upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.metrics import publish_device
@@ -77,6 +78,7 @@ class AscendPlatform(Platform):
             raise ValueError(f"{V2_MODEL_RUNNER}=1 needs Triton, which has no backend for our devices: unset it.")
         # vLLM looks for Triton by itself, and finds one where a GPU is.
         os.environ[V2_MODEL_RUNNER] = "0"
+        upstream_patches.apply_to_configuration()
 
     @classmethod
     def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:

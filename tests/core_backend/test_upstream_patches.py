@@ -10,6 +10,9 @@ TARGETS = {
     "sampling_with_our_operator": ("vllm.v1.sample.ops.topk_topp_sampler", "apply_top_k_top_p"),
     "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
+    "files_of_newer_sentence_transformers": ("vllm.transformers_utils.config", "get_hf_file_to_dict"),
+    "layer_norms_of_bert": ("vllm.model_executor.model_loader.default_loader", "safetensors_weights_iterator"),
+    "windows_and_angles_of_modern_bert": ("vllm.model_executor.models.modernbert", "EncoderOnlyAttention"),
 }
 # One interpreter for each, because importing vLLM takes seconds.
 CHECKS = """
