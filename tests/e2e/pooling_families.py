@@ -1,7 +1,8 @@
 """One pooling family after the other through its makers' library and through the engine, in this process.
 
-The library is sentence-transformers, or transformers for classifiers. Run as `python -m tests.e2e.pooling_families FOLDER NAME...`: builds the models below FOLDER and prints one JSON line a
-family. A process of its own, as tests/e2e/families.py is for models that generate.
+The library is sentence-transformers, or transformers for classifiers. Run as
+`python -m tests.e2e.pooling_families FOLDER NAME...`: builds the models below FOLDER and prints one JSON line a family.
+A process of its own, as tests/e2e/families.py is for models that generate.
 """
 
 import json

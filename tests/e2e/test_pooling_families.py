@@ -30,7 +30,7 @@ def results(request, tmp_path_factory):
     else:
         environment["ASCEND_SIMULATE"] = chip
     command = [sys.executable, "-m", "tests.e2e.pooling_families", str(tmp_path_factory.mktemp("models"))]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return chip, {line["family"]: line for line in lines}
