@@ -5,8 +5,10 @@ backends (tests/ascend_adapters/test_conformance.py).
 """
 
 import asyncio
+import base64
 import itertools
 import math
+import struct
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +93,8 @@ class FakeBackend:
         if body.get("dimensions") is not None:
             raise RequestError(f"model {self.model!r} has embeddings of one size only: leave dimensions out.")
         texts = self._taken(self._with_prompt(_inputs(body), body), body)
-        data = [{"object": "embedding", "index": i, "embedding": _embedding(text)} for i, text in enumerate(texts)]
+        vectors = [_encoded(_embedding(text), body.get("encoding_format")) for text in texts]
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
         return {"object": "list", "model": self.model, "data": data, "usage": _usage("".join(texts), [])}
 
     async def score(self, body: Body) -> Answer:
@@ -244,6 +247,10 @@ def _embedding(text: str) -> list[float]:
         counts[ord(character) % EMBEDDING_SIZE] += 1.0
     norm = math.sqrt(sum(count * count for count in counts)) or 1.0
     return [count / norm for count in counts]
+
+
+def _encoded(vector: list[float], encoding: str | None) -> list[float] | str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if encoding == "base64" else vector
 
 
 def _similarity(first: str, second: str) -> float:

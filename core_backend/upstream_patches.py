@@ -35,6 +35,7 @@ def apply_to_configuration() -> None:
     """What the process that builds an engine's configuration needs."""
     files_of_newer_sentence_transformers()
     positions_of_roberta()
+    prompts_before_texts()
 
 
 def apply_to_server() -> None:
@@ -91,6 +92,23 @@ def positions_of_roberta() -> None:
 
     for config_class in (RobertaConfig, XLMRobertaConfig):
         config_class.position_embedding_type = "absolute"
+
+
+def prompts_before_texts() -> None:
+    """Put the prompt that a request's input_type names right before its texts, whether there is a chat template or not.
+
+    Why: sentence-transformers does so. vLLM makes the prompt a system message where the tokenizer has a chat template,
+    as Qwen3-Embedding's has from the language model that it was; the embeddings are others then.
+    Upstream: vllm/entrypoints/pooling/embed/io_processor.py (0.23.0), EmbedIOProcessor._pre_process_cohere_online.
+    Remove when: vLLM does.
+    """
+    from vllm.entrypoints.pooling.embed.io_processor import EmbedIOProcessor
+
+    _replace(EmbedIOProcessor, "_has_chat_template", _has_none)
+
+
+def _has_none(processor: Any) -> bool:
+    return False
 
 
 def layer_norms_of_bert() -> None:
@@ -297,7 +315,7 @@ def _do_nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
-def _replace(module: ModuleType, name: str, replacement: object) -> None:
+def _replace(module: ModuleType | type, name: str, replacement: object) -> None:
     if not hasattr(module, name):
         raise RuntimeError(
             f"{module.__name__}.{name} has moved: core_backend is written for vLLM 0.23.0, "

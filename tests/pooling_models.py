@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
-from tests.models import SEED, randomize
+from tests.models import CHAT_TEMPLATE, SEED, randomize
 
 VOCAB_SIZE = 320
 MAX_LENGTH = 512
@@ -44,6 +44,7 @@ class Marks:
     single: str
     pair: str
     has_token_types: bool = False
+    chat_template: str | None = None
 
 
 BERT = Marks(
@@ -58,7 +59,10 @@ ROBERTA = Marks(
     pair="<s> $A </s> </s> $B </s>",
 )
 QWEN_EMBEDDING = Marks(
-    {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}, single="$A <|endoftext|>", pair="$A $B"
+    {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
+    single="$A <|endoftext|>",
+    pair="$A $B",
+    chat_template=CHAT_TEMPLATE,  # of the language model that it was made from
 )
 QWEN = Marks(QWEN_EMBEDDING.tokens, single="$A", pair="$A $B")
 # The token that Qwen3-Reranker answers with, besides those it is built from.
@@ -82,7 +86,11 @@ def tokenizer_of(marks: Marks) -> transformers.PreTrainedTokenizerFast:
         ["input_ids", "token_type_ids", "attention_mask"] if marks.has_token_types else ["input_ids", "attention_mask"]
     )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, model_input_names=inputs, **names
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_LENGTH,
+        model_input_names=inputs,
+        chat_template=marks.chat_template,
+        **names,
     )
 
 

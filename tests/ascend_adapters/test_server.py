@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 
 import httpx
 import pytest
@@ -53,7 +54,8 @@ async def test_a_connection_that_was_closed_meanwhile_costs_no_request():
 
     async def answer_once(reader, writer):
         connections.append(writer)
-        await reader.readuntil(b"\r\n\r\n")
+        headers = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", headers)[1]))
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         await reader.read(1)
         writer.close()
