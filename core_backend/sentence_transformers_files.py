@@ -19,8 +19,13 @@ def as_vllm_reads(file_name: str, content: Any) -> Any:
     modules.json       class paths begin with sentence_transformers.models
     */config.json      of a pooling module: a flag for the mode, instead of its name
     anything else      as it is
-    Raises ValueError for a module or a pooling mode that vLLM would leave out without a word.
+    Raises ValueError for a module, a pooling mode or a chat template that vLLM would leave out without a word.
     """
+    if file_name == "sentence_bert_config.json" and "message" in (content or {}).get("modality_config", {}):
+        raise ValueError(
+            "this model's sentence_bert_config.json puts every text into a chat message, which the engine does not do: "
+            "take message out of its modality_config if it was trained on plain texts, or use sentence-transformers."
+        )
     if file_name == "modules.json" and isinstance(content, list):
         return [_in_older_words(module) for module in content]
     if isinstance(content, dict) and any(key.startswith("pooling_mode") for key in content):

@@ -207,7 +207,11 @@ POOLING_FAMILIES = {
             embedder("ModernBertConfig", BERT, "mean", **MODERN),
             refused={"310P3": "sliding window attention is refused on 310P"},
         ),
-        PoolingFamily("Qwen3-Embedding", "embed", embedder("Qwen3Config", QWEN_EMBEDDING, "lasttoken", **DECODER)),
+        PoolingFamily(
+            "Qwen3-Embedding",
+            "embed",
+            in_older_files(embedder("Qwen3Config", QWEN_EMBEDDING, "lasttoken", **DECODER)),
+        ),
         PoolingFamily("BERT cross-encoder", "score", classifier("BertConfig", BERT, 1)),
         PoolingFamily("XLM-R cross-encoder", "score", classifier("XLMRobertaConfig", ROBERTA, 1, **ROBERTA_SIZES)),
         PoolingFamily(

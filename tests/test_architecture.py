@@ -47,6 +47,7 @@ LAYERS = (
     "linear",
     "layers",
     "sentence_transformers_files",
+    "pooling_scheduler",
     "upstream_patches",
     "engine_process",
     "worker",

@@ -54,3 +54,9 @@ def test_pooling_that_vllm_does_not_have_is_refused(written, modes):
 def test_other_files_stay_as_they_are():
     assert as_vllm_reads("config.json", {"hidden_size": 4}) == {"hidden_size": 4}
     assert as_vllm_reads("modules.json", None) is None
+
+
+def test_texts_that_become_chat_messages_are_refused():
+    with pytest.raises(ValueError, match="puts every text into a chat message.*take message out"):
+        as_vllm_reads("sentence_bert_config.json", {"modality_config": {"text": {}, "message": {}}})
+    assert as_vllm_reads("sentence_bert_config.json", {"max_seq_length": 8}) == {"max_seq_length": 8}
