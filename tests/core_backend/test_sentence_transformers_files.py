@@ -57,6 +57,6 @@ def test_other_files_stay_as_they_are():
 
 
 def test_texts_that_become_chat_messages_are_refused():
-    with pytest.raises(ValueError, match="puts every text into a chat message.*take message out"):
+    with pytest.raises(ValueError, match=r"puts every text into a chat message.*take message out"):
         as_vllm_reads("sentence_bert_config.json", {"modality_config": {"text": {}, "message": {}}})
     assert as_vllm_reads("sentence_bert_config.json", {"max_seq_length": 8}) == {"max_seq_length": 8}
