@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 Body = dict[str, Any]
 Answer = dict[str, Any]
+TASKS = ("chat", "complete", "embed", "score", "rerank", "classify")  # what an engine may be for: calls of a Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class EngineInfo:
     loras: tuple[str, ...] = ()
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    tasks: tuple[str, ...] | None = None  # those of TASKS that it answers
+    input_types: tuple[str, ...] = ()  # what embed takes as input_type
 
 
 @runtime_checkable
@@ -33,7 +36,8 @@ class Backend(Protocol):
     from synchronous code. Closing a stream, cancelling a call or its time-out aborts the request and frees
     its KV blocks. Every call may raise the errors of ascend_adapters.errors:
 
-    RequestError     the body is wrong: an unknown field, no messages, a prompt longer than the context, ...
+    RequestError     the body is wrong: an unknown field, no messages, a prompt longer than the context, ...; or the
+                     model is not for this: a chat with an embedding model
     RequestTimeoutError   the backend's time-out passed
     ServerError      the server cannot be reached, refuses the key, or failed
     EngineStartError, EngineDiedError   the embedded engine did not start, or ended
@@ -60,7 +64,10 @@ class Backend(Protocol):
         ...
 
     async def embed(self, body: Body) -> Answer:
-        """Vectors of body["input"], a text or a list of texts."""
+        """Vectors of body["input"], a text or a list of texts.
+
+        body["input_type"] names a prompt of the model's own files ("query", "document") that is put before each text.
+        """
         ...
 
     async def score(self, body: Body) -> Answer:
@@ -69,6 +76,10 @@ class Backend(Protocol):
 
     async def rerank(self, body: Body) -> Answer:
         """body["documents"] ordered by relevance to body["query"]. Source: vLLM, /rerank."""
+        ...
+
+    async def classify(self, body: Body) -> Answer:
+        """The labels of body["input"], a text or a list of texts, and their probabilities. Source: vLLM, /classify."""
         ...
 
     async def tokenize(self, body: Body) -> Answer:

@@ -4,10 +4,16 @@ from ascend_adapters.contract import Body
 from ascend_adapters.errors import RequestError
 from ascend_adapters.vllm_names import closest, request_fields
 
+# Of the catalogue, by what a user may have wanted.
+EXAMPLES = {
+    **dict.fromkeys(("chat", "complete"), "smollm2-135m-instruct"),
+    **dict.fromkeys(("embed", "score", "rerank"), "all-minilm-l6-v2"),
+}
+
 
 def check_chat(body: Body) -> None:
     """Raises RequestError if `body` cannot be a chat completion request."""
-    _check_fields("chat", body)
+    check_fields("chat", body)
     if not body.get("messages"):
         raise RequestError(
             "messages is empty: give at least one message, such as {'role': 'user', 'content': 'Hello'}."
@@ -17,17 +23,27 @@ def check_chat(body: Body) -> None:
 
 def check_complete(body: Body) -> None:
     """Raises RequestError if `body` cannot be a completion request."""
-    _check_fields("complete", body)
+    check_fields("complete", body)
     if body.get("prompt") in (None, "", []) and body.get("prompt_embeds") is None:
         raise RequestError("prompt is empty: give a text or a list of token ids.")
     _check_sampling(body)
 
 
-def _check_fields(call: str, body: Body) -> None:
+def check_fields(call: str, body: Body) -> None:
+    """Raises RequestError for a field that a `call` request does not have."""
     known = request_fields(call)
     for name in body:
         if name not in known:
             raise RequestError(f"unknown keyword {name!r} in a {call} request{closest(name, known)}")
+
+
+def not_for(call: str, model: str, tasks: tuple[str, ...]) -> RequestError:
+    """The error of a `call` that the model is not for."""
+    example = EXAMPLES.get(call, "")
+    return RequestError(
+        f"model {model!r} does not answer {call} requests: it is for {', '.join(tasks)}. Use one of these, or a model "
+        f"that is for {call}{example and f', such as {example!r}'}."
+    )
 
 
 def _check_sampling(body: Body) -> None:

@@ -15,10 +15,26 @@ import httpx
 from ascend_adapters.bridge import io_loop, on_io_loop, stream_on_io_loop
 from ascend_adapters.contract import Answer, Body, EngineInfo
 from ascend_adapters.errors import AscendError, RequestError, RequestTimeoutError, ServerError
-from ascend_adapters.requests import check_chat, check_complete
+from ascend_adapters.pooling_requests import check_classify, check_embed, check_rerank, check_score
+from ascend_adapters.prompted_embedding import NO_INPUT_TYPE, PAGE, cohere_body, input_types_in, openai_answer
+from ascend_adapters.requests import check_chat, check_complete, not_for
+from ascend_adapters.sending import send
 
+# Where a server answers each of contract.TASKS.
+PAGES = {
+    "chat": "/v1/chat/completions",
+    "complete": "/v1/completions",
+    "embed": "/v1/embeddings",
+    "score": "/score",
+    "rerank": "/rerank",
+    "classify": "/classify",
+}
 CONNECT_TIMEOUT = 5.0  # seconds
 MAX_CONNECTIONS = 512  # more calls wait their turn: a process may have 1,024 files open by default
+
+
+class NoSuchPageError(RequestError):
+    """The server has no page of this kind for this model."""
 
 
 class HttpBackend(ABC):
@@ -56,52 +72,66 @@ class HttpBackend(ABC):
         name = await self._model()
         if name not in cards:
             raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
+        tasks = await self._tasks()
         return EngineInfo(
             model=name,
             max_model_len=cards[name].get("max_model_len"),
             device=_device_from_metrics(await self._get_text("/metrics")),
             loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
+            tasks=tasks,
+            input_types=await self._input_types() if tasks and "embed" in tasks else (),
         )
 
     @on_io_loop
     async def chat(self, body: Body) -> Answer:
         check_chat(body)
-        return await self._post("/v1/chat/completions", {**body, "stream": False})
+        return await self._post("chat", {**body, "stream": False})
 
     @stream_on_io_loop
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_chat(body)
-        async with aclosing(self._post_stream("/v1/chat/completions", {**body, "stream": True})) as stream:
+        async with aclosing(self._post_stream("chat", {**body, "stream": True})) as stream:
             async for chunk in stream:
                 yield chunk
 
     @on_io_loop
     async def complete(self, body: Body) -> Answer:
         check_complete(body)
-        return await self._post("/v1/completions", {**body, "stream": False})
+        return await self._post("complete", {**body, "stream": False})
 
     @stream_on_io_loop
     async def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_complete(body)
-        async with aclosing(self._post_stream("/v1/completions", {**body, "stream": True})) as stream:
+        async with aclosing(self._post_stream("complete", {**body, "stream": True})) as stream:
             async for chunk in stream:
                 yield chunk
 
     @on_io_loop
     async def embed(self, body: Body) -> Answer:
-        return await self._post("/v1/embeddings", body)
+        check_embed(body)
+        if body.get("input_type") is None:
+            return await self._post("embed", body)
+        body = {"model": await self._model(), **body}
+        return openai_answer(await self._post("embed", cohere_body(body), page=PAGE), body)
 
     @on_io_loop
     async def score(self, body: Body) -> Answer:
-        return await self._post("/score", body)
+        check_score(body)
+        return await self._post("score", body)
 
     @on_io_loop
     async def rerank(self, body: Body) -> Answer:
-        return await self._post("/rerank", body)
+        check_rerank(body)
+        return await self._post("rerank", body)
+
+    @on_io_loop
+    async def classify(self, body: Body) -> Answer:
+        check_classify(body)
+        return await self._post("classify", body)
 
     @on_io_loop
     async def tokenize(self, body: Body) -> Answer:
-        return await self._post("/tokenize", body)
+        return _decoded(await self._request("POST", "/tokenize", {"model": await self._model(), **body}))
 
     @on_io_loop
     async def load_lora(self, name: str, path: str) -> None:
@@ -132,24 +162,60 @@ class HttpBackend(ABC):
     async def _get_json(self, path: str) -> Answer:
         return _decoded(await self._request("GET", path))
 
-    async def _post(self, path: str, body: Body) -> Answer:
-        return _decoded(await self._request("POST", path, {"model": await self._model(), **body}))
+    async def _tasks(self) -> tuple[str, ...] | None:
+        """The calls that the server has a page for; None if it does not tell."""
+        has_page = await asyncio.gather(*map(self._has_page, PAGES.values()))
+        return tuple(call for call, has_it in zip(PAGES, has_page, strict=True) if has_it) or None
+
+    async def _has_page(self, path: str) -> bool:
+        """Whether requests may be posted there. A server that has the page refuses to have it read: no work is done."""
+        async with self._connected() as client:
+            async with asyncio.timeout(self.timeout):
+                return (await client.get(path)).status_code != httpx.codes.NOT_FOUND
+
+    async def _input_types(self) -> tuple[str, ...]:
+        body = {"model": await self._model(), "texts": [""], "input_type": NO_INPUT_TYPE}
+        try:
+            await self._request("POST", PAGE, body)
+        except RequestError as error:
+            return input_types_in(error)
+        return ()  # a server that does not look at it
+
+    async def _post(self, call: str, body: Body, page: str | None = None) -> Answer:
+        body = {"model": await self._model(), **body}
+        try:
+            return _decoded(await self._request("POST", page or PAGES[call], body))
+        except NoSuchPageError as error:
+            raise await self._no_such_task(call, error) from error
+        except RequestError as error:
+            raise _with_truncation(call, error) from error
+
+    async def _no_such_task(self, call: str, error: "NoSuchPageError") -> RequestError:
+        tasks = await self._tasks()
+        return error if tasks is None or call in tasks else not_for(call, await self._model(), tasks)
 
     async def _request(self, method: str, path: str, body: Body | None = None) -> httpx.Response:
         async with self._connected() as client:
             async with asyncio.timeout(self.timeout):
-                response = await client.request(method, path, json=None if body is None else _sendable(body))
+                response = await send(client, method, path, None if body is None else _sendable(body))
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
             if response.is_error:
                 _raise_for(response)
             return response
 
-    async def _post_stream(self, path: str, body: Body) -> AsyncGenerator[Answer, None]:
+    async def _post_stream(self, call: str, body: Body) -> AsyncGenerator[Answer, None]:
         body = {"model": await self._model(), "stream_options": {"include_usage": True}, **body}
         async with self._connected() as client:
-            async with client.stream("POST", path, json=_sendable(body)) as response:
+            async with aclosing(await send(client, "POST", PAGES[call], _sendable(body))) as response:
                 if response.is_error:
                     await response.aread()
-                    _raise_for(response)
+                    try:
+                        _raise_for(response)
+                    except NoSuchPageError as error:
+                        raise await self._no_such_task(call, error) from error
                 async for chunk in _sse_objects(response.aiter_bytes()):
                     if "error" in chunk:
                         raise _error_from(chunk["error"])
@@ -268,6 +334,8 @@ def _raise_for(response: httpx.Response) -> NoReturn:
         body = response.json()
     except ValueError:
         body = response.text
+    if response.status_code == httpx.codes.NOT_IMPLEMENTED or body == {"detail": "Not Found"}:
+        raise NoSuchPageError(f"{response.url} is no page of this server: correct base_url, or use another model.")
     error = body.get("error", body) if isinstance(body, dict) else body
     error = error if isinstance(error, dict) else {"message": str(error)}
     # The status counts: the code in the body may be null, or a word.
@@ -281,6 +349,13 @@ def _error_from(error: Body) -> AscendError:
     if isinstance(code, int) and 400 <= code < 500:
         return RequestError(message)
     return ServerError(f"the server failed: {message}. Its log tells more.")
+
+
+def _with_truncation(call: str, error: RequestError) -> RequestError:
+    """vLLM's own remedy for a text that is too long is for models that generate."""
+    if call in ("chat", "complete") or "maximum context length" not in str(error):
+        return error
+    return RequestError(f"{error} Or give truncate_prompt_tokens=-1, to take as much of each text as the model does.")
 
 
 def _reason(error: Exception) -> str:

@@ -5,17 +5,22 @@ backends (tests/ascend_adapters/test_conformance.py).
 """
 
 import asyncio
+import base64
 import itertools
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+import struct
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from ascend_adapters.contract import Answer, Body, EngineInfo
+from ascend_adapters.contract import TASKS, Answer, Body, EngineInfo
 from ascend_adapters.errors import RequestError
-from ascend_adapters.requests import check_chat, check_complete
+from ascend_adapters.pooling_requests import check_classify, check_embed, check_rerank, check_score
+from ascend_adapters.requests import check_chat, check_complete, not_for
 
 Reply = str | Callable[[str], str]
 EMBEDDING_SIZE = 64
+LABELS = ("short", "long")  # of texts, as classify tells them apart
+LONG = 20  # tokens
 
 
 class FakeBackend:
@@ -28,20 +33,35 @@ class FakeBackend:
         model: str = "fake",
         max_model_len: int = 4096,
         seconds_per_token: float = 0.0,
+        tasks: tuple[str, ...] = TASKS,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
+        """
+        tasks    what the model is for; other calls get the error that they get from an engine
+        prompts  what `embed` puts before texts, by input_type
+        """
         self.model = model
         self.max_model_len = max_model_len
         self.bodies: list[Body] = []  # what was asked, in order
         self._reply = reply
         self._seconds_per_token = seconds_per_token
+        self._tasks = tasks
+        self._prompts = dict(prompts or {})
         self._loras: dict[str, str] = {}
         self._ids = itertools.count(1)
 
     async def info(self) -> EngineInfo:
-        return EngineInfo(self.model, self.max_model_len, "none (answers are made up)", tuple(self._loras))
+        return EngineInfo(
+            self.model,
+            self.max_model_len,
+            "none (answers are made up)",
+            tuple(self._loras),
+            tasks=self._tasks,
+            input_types=tuple(self._prompts),
+        )
 
     async def chat(self, body: Body) -> Answer:
-        check_chat(body)
+        self._check("chat", check_chat, body)
         prompt = _last_text(body["messages"])
         choices = [
             {"index": i, "message": {"role": "assistant", "content": text}, **rest}
@@ -50,7 +70,7 @@ class FakeBackend:
         return self._answer("chat.completion", choices, prompt, [c["message"]["content"] for c in choices])
 
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
-        check_chat(body)
+        self._check("chat", check_chat, body)
         prompt = _last_text(body["messages"])
         async for chunk in self._stream(
             "chat.completion.chunk", body, prompt, lambda text: {"delta": {"content": text}}
@@ -58,32 +78,46 @@ class FakeBackend:
             yield chunk
 
     async def complete(self, body: Body) -> Answer:
-        check_complete(body)
+        self._check("complete", check_complete, body)
         prompt = _as_text(body["prompt"])
         choices = [{"index": i, "text": text, **rest} for i, text, rest in await self._choices(body, prompt)]
         return self._answer("text_completion", choices, prompt, [str(choice["text"]) for choice in choices])
 
     async def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
-        check_complete(body)
+        self._check("complete", check_complete, body)
         async for chunk in self._stream("text_completion", body, _as_text(body["prompt"]), lambda text: {"text": text}):
             yield chunk
 
     async def embed(self, body: Body) -> Answer:
-        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
-        data = [{"object": "embedding", "index": i, "embedding": _embedding(text)} for i, text in enumerate(texts)]
-        num_tokens = sum(map(len, texts))
-        usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-        return {"object": "list", "model": self.model, "data": data, "usage": usage}
+        self._check("embed", check_embed, body)
+        if body.get("dimensions") is not None:
+            raise RequestError(f"model {self.model!r} has embeddings of one size only: leave dimensions out.")
+        texts = self._taken(self._with_prompt(_inputs(body), body), body)
+        vectors = [_encoded(_embedding(text), body.get("encoding_format")) for text in texts]
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        return {"object": "list", "model": self.model, "data": data, "usage": _usage("".join(texts), [])}
 
     async def score(self, body: Body) -> Answer:
-        texts = [body["text_2"]] if isinstance(body["text_2"], str) else body["text_2"]
-        scores = [_similarity(body["text_1"], text) for text in texts]
-        return {"object": "list", "data": [{"index": i, "score": score} for i, score in enumerate(scores)]}
+        self._check("score", check_score, body)
+        first, second = (self._taken(_as_list(body[name]), body) for name in ("text_1", "text_2"))
+        pairs = zip(first * len(second) if len(first) == 1 else first, second, strict=True)
+        data = [{"object": "score", "index": i, "score": _similarity(*pair)} for i, pair in enumerate(pairs)]
+        return {"object": "list", "model": self.model, "data": data, "usage": _usage("".join(first + second), [])}
 
     async def rerank(self, body: Body) -> Answer:
-        scores = [_similarity(body["query"], text) for text in body["documents"]]
-        ranked = sorted(enumerate(scores), key=lambda item: -item[1])[: body.get("top_n")]
-        return {"model": self.model, "results": [{"index": i, "relevance_score": score} for i, score in ranked]}
+        self._check("rerank", check_rerank, body)
+        documents = self._taken(_as_list(body["documents"]), body)
+        scores = [_similarity(body["query"], text) for text in documents]
+        ranked = sorted(range(len(scores)), key=lambda i: -scores[i])
+        results = [{"index": i, "document": {"text": documents[i]}, "relevance_score": scores[i]} for i in ranked]
+        usage = _usage("".join(documents), [])
+        return {"model": self.model, "results": results[: body.get("top_n") or None], "usage": usage}
+
+    async def classify(self, body: Body) -> Answer:
+        self._check("classify", check_classify, body)
+        texts = self._taken(_inputs(body), body)
+        data = [{"index": i, **_classified(text)} for i, text in enumerate(texts)]
+        return {"object": "list", "model": self.model, "data": data, "usage": _usage("".join(texts), [])}
 
     async def tokenize(self, body: Body) -> Answer:
         text = body["prompt"] if "prompt" in body else _last_text(body["messages"])
@@ -99,6 +133,32 @@ class FakeBackend:
 
     async def close(self) -> None:
         """Holds nothing."""
+
+    def _check(self, call: str, check: Callable[[Body], None], body: Body) -> None:
+        check(body)
+        if call not in self._tasks:
+            raise not_for(call, self.model, self._tasks)
+
+    def _with_prompt(self, texts: list[str], body: Body) -> list[str]:
+        input_type = body.get("input_type")
+        if input_type is None:
+            return texts
+        if input_type not in self._prompts:
+            raise RequestError(f"input_type={input_type!r} is unknown: the model has {sorted(self._prompts)}.")
+        return [self._prompts[input_type] + text for text in texts]
+
+    def _taken(self, texts: list[str], body: Body) -> list[str]:
+        """The texts, cut if the body says so."""
+        limit = body.get("truncate_prompt_tokens")
+        if limit is not None:
+            texts = [text[: self.max_model_len if limit == -1 else limit] for text in texts]
+        longest = max(map(len, texts))
+        if longest > self.max_model_len:
+            raise RequestError(
+                f"a text has {longest} tokens, the context {self.max_model_len}: shorten it, or give "
+                "truncate_prompt_tokens=-1."
+            )
+        return texts
 
     async def _choices(self, body: Body, prompt: str) -> list[tuple[int, str, dict[str, Any]]]:
         text, finish_reason = self._generate(body, prompt)
@@ -143,6 +203,26 @@ def _last_text(messages: list[Any]) -> str:
     return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
 
 
+def _inputs(body: Body) -> list[str]:
+    """The texts of an embed or classify body, whatever its form."""
+    if body.get("messages"):
+        return [_last_text(body["messages"])]
+    given = body["input"]
+    if isinstance(given, str) or isinstance(given[0], int):
+        return [_as_text(given)]
+    return [_as_text(item) for item in given]
+
+
+def _as_list(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def _classified(text: str) -> dict[str, Any]:
+    is_long = len(text) / (len(text) + LONG)
+    probs = [1 - is_long, is_long]
+    return {"label": LABELS[probs.index(max(probs))], "probs": probs, "num_classes": len(probs)}
+
+
 def _as_text(prompt: str | list[int]) -> str:
     return prompt if isinstance(prompt, str) else "".join(map(chr, prompt))
 
@@ -167,6 +247,10 @@ def _embedding(text: str) -> list[float]:
         counts[ord(character) % EMBEDDING_SIZE] += 1.0
     norm = math.sqrt(sum(count * count for count in counts)) or 1.0
     return [count / norm for count in counts]
+
+
+def _encoded(vector: list[float], encoding: str | None) -> list[float] | str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if encoding == "base64" else vector
 
 
 def _similarity(first: str, second: str) -> float:

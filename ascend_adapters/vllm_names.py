@@ -22,7 +22,7 @@ def engine_settings() -> dict[str, str]:
 
 @cache
 def request_fields(call: str) -> frozenset[str]:
-    """The fields of the request body of `call`: "chat" or "complete"."""
+    """The fields of the request body of `call`, one of contract.TASKS."""
     return frozenset(_names()["request_fields"][call])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core_backend.ops.table import operators
+from core_backend.sentence_transformers_files import as_vllm_reads
 
 
 def apply_to_worker() -> None:
@@ -21,6 +22,10 @@ def apply_to_worker() -> None:
     accelerator_without_device()
     cuda_streams_without_device()
     latent_prefill_is_ours()
+    files_of_newer_sentence_transformers()
+    positions_of_roberta()
+    layer_norms_of_bert()
+    windows_and_angles_of_modern_bert()
 
 
 def apply_to_npu_worker() -> None:
@@ -30,8 +35,11 @@ def apply_to_npu_worker() -> None:
 
 
 def apply_to_configuration() -> None:
-    """What the process needs that reads the command line."""
+    """What the process needs that reads the command line and builds the configuration."""
     load_balancing_on_our_devices()
+    files_of_newer_sentence_transformers()
+    positions_of_roberta()
+    prompts_before_texts()
 
 
 def apply_to_server() -> None:
@@ -54,6 +62,100 @@ def inspect_model_in_process() -> None:
 
 def _run_here(function: Callable[[], Any]) -> Any:
     return function()
+
+
+def files_of_newer_sentence_transformers() -> None:
+    """Read modules.json and the pooling module's file as sentence-transformers 5.4 and later write them.
+
+    Why: vLLM compares class paths with those of older releases, and otherwise pools and normalizes by defaults of its
+    own without a word: the embeddings are wrong.
+    Upstream: vllm/transformers_utils/config.py (0.23.0), get_pooling_config and try_get_dense_modules.
+    Remove when: vLLM reads both.
+    """
+    from vllm.transformers_utils import config
+
+    _replace(config, "get_hf_file_to_dict", _file_as_vllm_reads)
+
+
+def _file_as_vllm_reads(file_name: str, *args: Any, **kwargs: Any) -> Any:
+    from vllm.transformers_utils.repo_utils import get_hf_file_to_dict
+
+    return as_vllm_reads(file_name, get_hf_file_to_dict(file_name, *args, **kwargs))
+
+
+def positions_of_roberta() -> None:
+    """Let configurations of RoBERTa and XLM-R say that their positions are absolute, unless they say otherwise.
+
+    Why: transformers 5 has dropped the attribute. vLLM needs it to load XLM-R, and to know that the first positions
+    are not for tokens: without it a text of 513 tokens would end the engine.
+    Upstream: vllm/config/model.py, get_and_verify_max_len, and vllm/model_executor/models/config.py,
+    JinaRobertaModelConfig (0.23.0).
+    Remove when: vLLM reads it with a default in both places.
+    """
+    from transformers import RobertaConfig, XLMRobertaConfig
+
+    for config_class in (RobertaConfig, XLMRobertaConfig):
+        config_class.position_embedding_type = "absolute"
+
+
+def prompts_before_texts() -> None:
+    """Put the prompt that a request's input_type names right before its texts, whether there is a chat template or not.
+
+    Why: sentence-transformers does so. vLLM makes the prompt a system message where the tokenizer has a chat template,
+    as Qwen3-Embedding's has from the language model that it was; the embeddings are others then.
+    Upstream: vllm/entrypoints/pooling/embed/io_processor.py (0.23.0), EmbedIOProcessor._pre_process_cohere_online.
+    Remove when: vLLM does.
+    """
+    from vllm.entrypoints.pooling.embed.io_processor import EmbedIOProcessor
+
+    _replace(EmbedIOProcessor, "_has_chat_template", _has_none)
+
+
+def _has_none(processor: Any) -> bool:
+    return False
+
+
+def layer_norms_of_bert() -> None:
+    """Load LayerNorm.gamma and .beta as .weight and .bias.
+
+    Why: transformers 5 saves models of the BERT kind under these oldest names (and reads both); vLLM knows the newer
+    ones only.
+    Upstream: vllm/model_executor/models/bert.py and roberta.py (0.23.0); transformers/conversion_mapping.py, "legacy".
+    Remove when: vLLM's models map them.
+    """
+    from vllm.model_executor.model_loader import default_loader
+
+    _replace(default_loader, "safetensors_weights_iterator", _weights_by_newer_names)
+
+
+def _weights_by_newer_names(*args: Any, **kwargs: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    from vllm.model_executor.model_loader.weight_utils import safetensors_weights_iterator
+
+    for name, weight in safetensors_weights_iterator(*args, **kwargs):
+        yield name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"), weight
+
+
+def windows_and_angles_of_modern_bert() -> None:
+    """Let a token of ModernBERT's local layers see local_attention / 2 others on each side, and turn by exact angles.
+
+    Why: vLLM takes that number for a window that includes the token itself, and leaves out the farthest on each side;
+    and it rounds sines and cosines to float16, whatever the model's dtype.
+    Upstream: vllm/model_executor/models/modernbert.py (0.23.0), ModernBertAttention; transformers adds 1.
+    Remove when: vLLM does, and gives get_rope no dtype.
+    """
+    from vllm.model_executor.layers.attention import EncoderOnlyAttention
+    from vllm.model_executor.layers.rotary_embedding import get_rope
+    from vllm.model_executor.models import modernbert
+
+    def with_whole_window(*args: Any, per_layer_sliding_window: int | None = None, **kwargs: Any) -> Any:
+        window = None if per_layer_sliding_window is None else per_layer_sliding_window + 1
+        return EncoderOnlyAttention(*args, per_layer_sliding_window=window, **kwargs)
+
+    def with_exact_angles(*args: Any, **kwargs: Any) -> Any:
+        return get_rope(*args, **{**kwargs, "dtype": torch.float32})
+
+    _replace(modernbert, "EncoderOnlyAttention", with_whole_window)
+    _replace(modernbert, "get_rope", with_exact_angles)
 
 
 def slot_mapping_without_triton() -> None:
@@ -279,7 +381,7 @@ def _do_nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
-def _replace(module: ModuleType, name: str, replacement: object) -> None:
+def _replace(module: ModuleType | type, name: str, replacement: object) -> None:
     if not hasattr(module, name):
         raise RuntimeError(
             f"{module.__name__}.{name} has moved: core_backend is written for vLLM 0.23.0, "

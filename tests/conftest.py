@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ascend_adapters.progress import Progress
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHAT_MODEL = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,15 +95,42 @@ class Server:
 @pytest.fixture(scope="session")
 def server(chat_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The chat model in fp32 behind a server on this machine."""
+    with serving(CHAT_MODEL, tmp_path_factory.mktemp("server") / "log", "--max-model-len", "2048") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedding_model_folder() -> Path:
+    return pull(CATALOGUE[EMBEDDING_MODEL], Progress(EMBEDDING_MODEL))
+
+
+@pytest.fixture(scope="session")
+def embedding_engine(embedding_model_folder: Path) -> Iterator[EmbeddedBackend]:
+    """The embedding model in fp32."""
+    backend = EmbeddedBackend(EMBEDDING_MODEL, dtype="float32")
+    run_sync(backend.info())
+    yield backend
+    run_sync(backend.close())
+
+
+@pytest.fixture(scope="session")
+def embedding_server(embedding_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The embedding model in fp32 behind a server on this machine."""
+    with serving(EMBEDDING_MODEL, tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@contextmanager
+def serving(model: str, log: Path, *options: str) -> Iterator[Server]:
+    """A model in fp32 behind `ascend-adapters serve`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     api_key = secrets.token_hex(8)
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "ascend_adapters.cli", "serve", CHAT_MODEL, "--port", str(port)]
+    command = [sys.executable, "-m", "ascend_adapters.cli", "serve", model, "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--dtype", "float32", "--max-model-len", "2048"],
+            [*command, "--dtype", "float32", *options],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "ASCEND_API_KEY": api_key},

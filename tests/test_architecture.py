@@ -47,6 +47,8 @@ LAYERS = (
     "attention",
     "moe",
     "layers",
+    "sentence_transformers_files",
+    "pooling_scheduler",
     "upstream_patches",
     "engine_process",
     "worker",

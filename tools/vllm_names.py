@@ -39,9 +39,21 @@ def request_fields() -> dict[str, list[str]]:
     """Fields of the request bodies, by contract call."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.pooling.classify.protocol import ClassificationChatRequest, ClassificationCompletionRequest
+    from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+    from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreTextRequest
 
-    bodies: dict[str, type[BaseModel]] = {"chat": ChatCompletionRequest, "complete": CompletionRequest}
-    return {call: sorted(body.model_fields) for call, body in bodies.items()}
+    bodies: dict[str, tuple[type[BaseModel], ...]] = {
+        "chat": (ChatCompletionRequest,),
+        "complete": (CompletionRequest,),
+        "embed": (EmbeddingCompletionRequest, EmbeddingChatRequest),
+        "score": (ScoreTextRequest,),
+        "rerank": (RerankRequest,),
+        "classify": (ClassificationCompletionRequest, ClassificationChatRequest),
+    }
+    names = {call: {name for form in forms for name in form.model_fields} for call, forms in bodies.items()}
+    names["embed"].add("input_type")  # of CohereEmbedRequest: the contract has one embed for both
+    return {call: sorted(fields) for call, fields in names.items()}
 
 
 def names() -> dict[str, Any]:

@@ -96,6 +96,7 @@ class AscendPlatform(Platform):
         if config.moe_communication != "auto":
             device.hardware.check_moe_communication(config.moe_communication)
         _use_worker(vllm_config, cls.worker_cls)
+        _use_pooling_scheduler(vllm_config)
         cls._configure(vllm_config, config)
 
     @classmethod
@@ -135,6 +136,14 @@ def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:
     parallel_config.disable_custom_all_reduce = True
     if vllm_config.model_config is not None:
         vllm_config.model_config.disable_cascade_attn = True
+
+
+def _use_pooling_scheduler(vllm_config: "VllmConfig") -> None:
+    model_config, scheduler_config = vllm_config.model_config, vllm_config.scheduler_config
+    if model_config is None or model_config.runner_type != "pooling" or scheduler_config.scheduler_cls is not None:
+        return
+    scheduler_config.scheduler_cls = "core_backend.pooling_scheduler.PoolingScheduler"
+    scheduler_config.async_scheduling = False  # vLLM's default for pooling models; ours is not that kind of scheduler
 
 
 def run_eagerly(vllm_config: "VllmConfig") -> None:

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import re
 
 import httpx
 import pytest
@@ -44,6 +46,26 @@ async def objects_in(pieces):
             yield piece
 
     return [item async for item in _sse_objects(arriving())]
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_no_request():
+    """A server may close it right after an answer: one connection answers once, and ends on the next request."""
+    connections = []
+
+    async def answer_once(reader, writer):
+        connections.append(writer)
+        headers = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", headers)[1]))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+        backend = ServerBackend(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "m")
+        for _ in range(3):
+            assert await backend.chat(HELLO) == {}
+        await backend.close()
+    assert len(connections) == 3
 
 
 async def test_a_stream_that_breaks_off_is_an_error():

@@ -13,6 +13,10 @@ TARGETS = {
     "cuda_streams_without_device": ("torch.cuda", "current_stream"),
     "latent_prefill_is_ours": ("vllm.model_executor.layers.attention.mla_attention", "get_mla_prefill_backend"),
     "load_balancing_on_our_devices": ("vllm.config.parallel", "current_platform"),
+    "files_of_newer_sentence_transformers": ("vllm.transformers_utils.config", "get_hf_file_to_dict"),
+    "layer_norms_of_bert": ("vllm.model_executor.model_loader.default_loader", "safetensors_weights_iterator"),
+    "prompts_before_texts": ("vllm.entrypoints.pooling.embed.io_processor.EmbedIOProcessor", "_has_chat_template"),
+    "windows_and_angles_of_modern_bert": ("vllm.model_executor.models.modernbert", "EncoderOnlyAttention"),
 }
 # One interpreter for each, because importing vLLM takes seconds.
 CHECKS = """
@@ -34,6 +38,7 @@ else:
 @pytest.mark.parametrize("patch", TARGETS)
 def test_it_may_be_applied_twice_and_names_a_target_that_moved(patch):
     module, name = TARGETS[patch]
-    code = f"import {module} as module; name = {name!r}\n" + CHECKS.format(patch=patch)
+    code = f"from pkgutil import resolve_name; module = resolve_name({module!r}); name = {name!r}\n"
+    code += CHECKS.format(patch=patch)
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
