@@ -45,6 +45,7 @@ LAYERS = (
     "ops",
     "attention",
     "linear",
+    "quantization",
     "layers",
     "upstream_patches",
     "engine_process",

@@ -57,4 +57,4 @@ def test_a_quantized_layer_is_close_to_the_layer_it_was_made_of(dtype):
     quantized, scale = quantize_per_token(weight)
     actual = quantized_linear(x.to(dtype), quantized, scale, bias.to(dtype))
     assert actual.dtype == dtype
-    torch.testing.assert_close(actual.float(), torch.nn.functional.linear(x, weight, bias), atol=0.2, rtol=0.02)
+    torch.testing.assert_close(actual.float(), torch.nn.functional.linear(x, weight, bias), atol=0.3, rtol=0.02)

@@ -1,0 +1,54 @@
+"""One quantized model after the other, through Hugging Face with the naive formula and through the engine.
+
+Run as `python -m tests.e2e.quantized FOLDER`: builds the models below FOLDER and prints one JSON line for each, as
+tests/e2e/families.py does.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.e2e.families import HuggingFace, Result, _ask_engine, prompts
+from tests.models import FAMILIES, Family
+from tests.quantized import FORMATS, Format, put_back
+
+
+def cases() -> Iterator[tuple[Format, Family]]:
+    """Every format on one family; one of each layer kind also on one whose layers have biases."""
+    for format in FORMATS.values():
+        yield format, FAMILIES["LLaMA"]
+    for name in ("compressed-tensors W8A8", "ModelSlim W8A8_DYNAMIC", "AWQ", "GPTQ"):
+        yield FORMATS[name], FAMILIES["Qwen2"]
+
+
+def compare(format: Format, family: Family, folder: Path) -> Result:
+    """Both answers to the same prompts. What the engine refuses is a result too."""
+    result = Result(f"{format.name}, {family.name}")
+    plain = folder / family.name
+    if not plain.exists():
+        family.build(plain)
+    reference = HuggingFace(family, plain)
+    quantized = folder / result.family
+    put_back(reference.model, format.quantize(plain, quantized), format.int8_activations)
+    wanted = [reference.greedy(prompt) for prompt in prompts()]
+    try:
+        _ask_engine(family, quantized, wanted, reference, result)
+    except Exception as error:
+        traceback.print_exc()
+        result.error = f"{type(error).__name__}: {error}"
+    return result
+
+
+def main() -> None:
+    from core_backend import upstream_patches
+
+    upstream_patches.inspect_model_in_process()  # no process of its own for every architecture
+    for format, family in cases():
+        print(json.dumps(asdict(compare(format, family, Path(sys.argv[1])))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
