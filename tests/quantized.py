@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -169,6 +168,9 @@ def packed_by_compressed_tensors(
     """pack-quantized, by compressed-tensors' own packing of signed integers."""
 
     def store(weight: Tensor) -> tuple[Stored, Tensor]:
+        # Not at the top: importing it warns of torch's own deprecated parts.
+        from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
         of_input, middle = groups(weight), 2 ** (num_bits - 1)
         integers, scale, zero, meant = in_groups(weight, num_bits, symmetric=symmetric, groups=of_input)
         stored = {
