@@ -49,6 +49,7 @@ class AscendCompressedTensorsConfig(CompressedTensorsConfig):
             self._add_fused_moe_to_target_scheme_map()
             if self.get_scheme_dict(layer, f"{prefix}.0.gate_proj") is not None:
                 refuse_experts(NAME)
+            return None
         return super().get_quant_method(layer, prefix)
 
 

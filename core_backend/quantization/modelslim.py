@@ -111,8 +111,8 @@ class ModelSlimConfig(QuantizationConfig):
         return ModelSlimLinearMethod() if self._kind_of(prefix) == DYNAMIC else UnquantizedLinearMethod()
 
     def _kind_of(self, prefix: str) -> str:
-        parent, _, name = prefix.rpartition(".")
-        parts = [f"{parent}.{part}" for part in self.packed_modules_mapping.get(name, [name])]
+        name = prefix.rpartition(".")[2]
+        parts = [prefix.removesuffix(name) + part for part in self.packed_modules_mapping.get(name, [name])]
         kinds = {self.kinds.get(f"{part}.weight", "nothing") for part in parts}
         if len(kinds) != 1 or "nothing" in kinds:
             raise ValueError(
