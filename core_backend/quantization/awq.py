@@ -35,6 +35,11 @@ class AscendAWQConfig(AWQConfig):
             refuse("awq without zero points")
         return super().from_config(config)
 
+    @property
+    def packed_bits(self) -> int:
+        """Of the integers in int32 words."""
+        return int(self.weight_bits)
+
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
         return ACTIVATION_DTYPES
 

@@ -39,6 +39,12 @@ class AscendCompressedTensorsConfig(CompressedTensorsConfig):
         has_int8 = any(scheme["input_activations"] is not None for scheme in self.target_scheme_map.values())
         return (w8a8.DYNAMIC,) if has_int8 else ()
 
+    @property
+    def packed_bits(self) -> int:
+        """Of the integers in int32 words; 32: there are none."""
+        alone = [scheme for scheme in self.target_scheme_map.values() if scheme["input_activations"] is None]
+        return min([int(scheme["weights"].num_bits) for scheme in alone], default=32)
+
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
         return ACTIVATION_DTYPES
 

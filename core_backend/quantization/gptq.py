@@ -41,6 +41,11 @@ class AscendGPTQConfig(AutoGPTQConfig):
         """What is added to stored zero points."""
         return ZERO_POINT_SHIFT[self.full_config.get("checkpoint_format") or "gptq"]
 
+    @property
+    def packed_bits(self) -> int:
+        """Of the integers in int32 words."""
+        return int(self.weight_bits)
+
     @classmethod
     def get_supported_act_dtypes(cls) -> list[torch.dtype]:
         return ACTIVATION_DTYPES
