@@ -8,6 +8,8 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import CompressedTensorsConfig
+from vllm.model_executor.layers.quantization.compressed_tensors.utils import should_ignore_layer
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from core_backend.quantization import w8a8
 from core_backend.quantization.supported import ACTIVATION_DTYPES, refuse, refuse_experts
@@ -56,6 +58,9 @@ class AscendCompressedTensorsConfig(CompressedTensorsConfig):
             if self.get_scheme_dict(layer, f"{prefix}.0.gate_proj") is not None:
                 refuse_experts(NAME)
             return None
+        is_head = isinstance(layer, ParallelLMHead) and "Linear" in self.target_scheme_map
+        if is_head and not should_ignore_layer(prefix, ignore=self.ignore):
+            refuse(f"a quantized {prefix} ({NAME})")
         return super().get_quant_method(layer, prefix)
 
 

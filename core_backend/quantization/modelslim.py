@@ -14,6 +14,7 @@ from vllm.model_executor.layers.linear import (
     register_weight_loader_v2_supported_method,
 )
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.model_executor.parameter import ChannelQuantScaleParameter, ModelWeightParameter
 
@@ -103,9 +104,11 @@ class ModelSlimConfig(QuantizationConfig):
         self.kinds = hf_to_vllm_mapper.apply_dict(self.kinds)
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:
-        """Raises ValueError for a layer that the description does not name."""
+        """Raises ValueError for a layer that the description does not name, NotImplementedError for embeddings."""
         if isinstance(layer, RoutedExperts):
             return None  # unquantized: others have been refused
+        if isinstance(layer, VocabParallelEmbedding) and self.kinds.get(f"{prefix}.weight", FLOAT) != FLOAT:
+            refuse(f"a quantized {prefix} (ModelSlim)")
         if not isinstance(layer, LinearBase):
             return None
         return ModelSlimLinearMethod() if self._kind_of(prefix) == DYNAMIC else UnquantizedLinearMethod()

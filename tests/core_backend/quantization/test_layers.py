@@ -11,6 +11,7 @@ from vllm.distributed import (
 from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, ReplicatedLinear
 from vllm.model_executor.layers.quantization import get_quantization_config
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from core_backend.layers import register_layers
 from core_backend.quantization.register import register_quantization
@@ -129,3 +130,38 @@ def test_quantized_experts_are_refused_and_unquantized_ones_are_not(config):
     quantization = read(config | {"ignore": ["re:.*experts.*"], "modules_to_not_convert": ["experts"]})
     quantization.modules_in_block_to_quantize = ["model.layers.0.self_attn.q_proj"]
     assert quantization.get_quant_method(experts, name) is None
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        lambda: read(W8A8_CONFIG | {"ignore": []}),
+        lambda: get_quantization_config("ascend").from_config({"lm_head.weight": "W8A8_DYNAMIC"}),
+    ],
+    ids=["compressed-tensors", "ModelSlim"],
+)
+def test_a_quantized_lm_head_is_refused(quantization):
+    register_quantization()
+    head = ParallelLMHead.__new__(ParallelLMHead)
+    with pytest.raises(NotImplementedError, match="a quantized lm_head"):
+        quantization().get_quant_method(head, "lm_head")
+
+
+def test_layers_of_one_model_may_be_quantized_differently(build):
+    torch.manual_seed(0)
+    int8, int4 = FORMATS["compressed-tensors W8A8"], FORMATS["compressed-tensors W4A16"]
+    groups = {
+        "int8": int8.config["config_groups"]["group_0"] | {"targets": ["re:.*q"], "format": "int-quantized"},
+        "int4": int4.config["config_groups"]["group_0"] | {"targets": ["re:.*x"], "format": "pack-quantized"},
+    }
+    quantization = read(W8A8_CONFIG | {"format": "mixed-precision", "config_groups": groups})
+    assert quantization.chip_features == ("W8A8 dynamic",)
+    layer = build(ReplicatedLinear, 128, 64, quant_config=quantization)
+    stored, meant = int4.store(torch.randn(64, 128))
+    load(layer, stored)
+    assert torch.equal(layer.weight, meant)
+    other = ReplicatedLinear(
+        128, 64, bias=False, params_dtype=torch.float32, quant_config=quantization, prefix="q", disable_tp=True
+    )
+    load(other, int8.store(torch.randn(64, 128))[0])
+    assert other.quantized_weight.dtype == torch.int8
