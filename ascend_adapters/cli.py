@@ -47,7 +47,7 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name that `models lis
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A catalogue name, a Hugging Face folder, or a hub id.")],
+    model: Annotated[str, typer.Argument(help="A catalogue name, a Hugging Face folder, a GGUF file, or a hub id.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8000,
     api_key: Annotated[

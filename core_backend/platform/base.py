@@ -81,9 +81,19 @@ class AscendPlatform(Platform):
             raise ValueError(f"{V2_MODEL_RUNNER}=1 needs Triton, which has no backend for our devices: unset it.")
         # vLLM looks for Triton by itself, and finds one where a GPU is.
         os.environ[V2_MODEL_RUNNER] = "0"
+        from core_backend.quantization.register import register_quantization
+
+        register_quantization()
         # Without a parser this is not `vllm serve`, but vLLM used as a library in somebody's own process.
         if parser is not None:
             upstream_patches.apply_to_configuration()
+
+    @classmethod
+    def verify_quantization(cls, quant: str) -> None:
+        """Raises NotImplementedError for a format of quantized weights that has no layers here."""
+        from core_backend.quantization.supported import check_method
+
+        check_method(quant)
 
     @classmethod
     def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:
@@ -107,6 +117,7 @@ class AscendPlatform(Platform):
             hardware.check_dtype(str(vllm_config.model_config.dtype).removeprefix("torch."))
         if vllm_config.lora_config is not None:
             hardware.check_feature("LoRA")
+        _check_quantization(vllm_config)
 
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
@@ -125,6 +136,15 @@ def _check_load_balancing(vllm_config: "VllmConfig") -> None:
         )
     if eplb_config.communicator != "torch_gloo":
         raise ValueError(f"eplb_config: communicator={eplb_config.communicator!r} is not supported: leave it unset.")
+
+
+def _check_quantization(vllm_config: "VllmConfig") -> None:
+    """ModelSlim's folders are recognized. Raises NotImplementedError for what the chip does not have."""
+    from core_backend.quantization.modelslim import recognize
+    from core_backend.quantization.supported import check_chip
+
+    recognize(vllm_config)
+    check_chip(vllm_config.quant_config, current_device().hardware)
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:

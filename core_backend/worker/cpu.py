@@ -26,11 +26,10 @@ class CpuWorker(AscendWorker):
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         """Raises ValueError if the weights do not fit into memory."""
-        folder, stored = Path(self.model_config.model), getattr(self.model_config.hf_config, "dtype", None)
+        folder = Path(self.model_config.model)
         if folder.is_dir():
-            loaded_itemsize = self.model_config.dtype.itemsize
-            stored_itemsize = stored.itemsize if isinstance(stored, torch.dtype) else loaded_itemsize
-            needed = memory.weight_bytes(folder, stored_itemsize, loaded_itemsize)
+            packed_bits = getattr(self.vllm_config.quant_config, "packed_bits", 32)
+            needed = memory.weight_bytes(folder, self.model_config.dtype.itemsize, packed_bits)
             memory.check_weights_fit(needed // self.parallel_config.world_size, memory.available_bytes())
         super().load_model(load_dummy_weights=load_dummy_weights)
 

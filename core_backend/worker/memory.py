@@ -1,7 +1,10 @@
 """How much memory there is, and how much of it becomes KV cache."""
 
+import math
 import os
 from pathlib import Path
+
+from safetensors import safe_open
 
 from core_backend import cgroup
 
@@ -66,10 +69,27 @@ def share_for_kv_cache(utilization: float, total: int, used: int) -> int:
     return left
 
 
-def weight_bytes(folder: Path, stored_itemsize: int, loaded_itemsize: int) -> int:
-    """Memory for the weights in `folder`, loaded with another element size than they are stored with."""
-    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return stored * loaded_itemsize // stored_itemsize
+def weight_bytes(folder: Path, itemsize: int, packed_bits: int = 32) -> int:
+    """Memory for the weights in `folder`: floats of any size are loaded with `itemsize`, others as they are stored.
+
+    packed_bits  of the integers in int32 words, which become floats too; 32: there are none
+    """
+    needed = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+                part = tensors.get_slice(name)
+                needed += math.prod(part.get_shape()) * _bytes_of_one(part.get_dtype(), itemsize, packed_bits)
+    return needed
+
+
+def _bytes_of_one(dtype: str, itemsize: int, packed_bits: int) -> int:
+    """Memory for one element, by safetensors' name of its dtype."""
+    if dtype.startswith(("F", "BF")):
+        return itemsize
+    if dtype == "I32" and packed_bits < 32:
+        return 32 // packed_bits * itemsize
+    return int(dtype.lstrip("IUBOL") or 8) // 8
 
 
 def check_weights_fit(needed: int, available: int) -> None:

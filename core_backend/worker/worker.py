@@ -14,6 +14,7 @@ from core_backend import upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.layers import register_layers
+from core_backend.quantization.register import register_quantization
 from core_backend.worker.model_runner import AscendModelRunner
 
 # A name under "vllm": that is the logger vLLM gives a handler to.
@@ -26,6 +27,7 @@ class AscendWorker(Worker):
     def init_device(self) -> None:
         upstream_patches.apply_to_worker()
         register_layers()
+        register_quantization()
         self.config = BackendConfig.from_dict(self.vllm_config.additional_config or {})
         self.device = self._start_device()
         device = current_device()

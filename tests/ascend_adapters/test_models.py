@@ -33,9 +33,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         locate(str(tmp_path))
 
 
-def test_a_file_is_refused(tmp_path):
+def test_a_gguf_file_is_a_model_and_another_file_is_not(tmp_path):
+    (tmp_path / "other.gguf").write_bytes(b"GGUF and more")
+    assert locate(str(tmp_path / "other.gguf")).gguf == tmp_path / "other.gguf"
     (tmp_path / "model.gguf").touch()
-    with pytest.raises(ModelError, match="is a file: give the Hugging Face folder"):
+    with pytest.raises(ModelError, match="is a file, and no GGUF: give a GGUF file, or the Hugging Face folder"):
         locate(str(tmp_path / "model.gguf"))
 
 

@@ -1,4 +1,6 @@
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from core_backend.worker.memory import (
     GIB,
@@ -29,13 +31,21 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(available,
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(tmp_path):
-    (tmp_path / "model-1.safetensors").write_bytes(bytes(1000))
-    (tmp_path / "model-2.safetensors").write_bytes(bytes(500))
+    save_file({"a": torch.zeros(100, 5, dtype=torch.bfloat16)}, tmp_path / "model-1.safetensors")
+    save_file({"b": torch.zeros(250), "mask": torch.ones(7, dtype=torch.bool)}, tmp_path / "model-2.safetensors")
     (tmp_path / "tokenizer.json").write_bytes(bytes(700))
-    assert weight_bytes(tmp_path, stored_itemsize=2, loaded_itemsize=4) == 3000
+    assert weight_bytes(tmp_path, itemsize=4) == 4 * 750 + 7
+    assert weight_bytes(tmp_path, itemsize=2) == 2 * 750 + 7
     check_weights_fit(GIB, 2 * GIB)
     with pytest.raises(ValueError, match=r"3\.00 GiB needed, 1\.50 GiB free .*Close another engine"):
         check_weights_fit(3 * GIB, 2 * GIB)
+
+
+def test_int8_weights_stay_so_and_packed_ones_become_floats(tmp_path):
+    tensors = {"weight": torch.zeros(10, dtype=torch.int8), "qweight": torch.zeros(3, dtype=torch.int32)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert weight_bytes(tmp_path, itemsize=2) == 10 + 3 * 4
+    assert weight_bytes(tmp_path, itemsize=2, packed_bits=4) == 10 + 3 * 8 * 2
 
 
 def test_a_share_of_the_machine_is_less_what_the_engine_uses_already():

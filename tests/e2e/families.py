@@ -91,14 +91,14 @@ def compare(family: Family, folder: Path) -> Result:
     reference = HuggingFace(family, family.build(folder))
     wanted = [reference.greedy(prompt) for prompt in prompts()]
     try:
-        _ask_engine(family, folder, wanted, reference, result)
+        ask_engine(family, folder, wanted, reference, result)
     except Exception as error:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {error}"
     return result
 
 
-def _ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result) -> None:
+def ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result) -> None:
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core_backend.simulator.emulation.registry import emulates
-from core_backend.simulator.emulation.rules import half_precision, not_supported, rule
+from core_backend.simulator.emulation.rules import CHIP, half_precision, not_supported, rule
 
 DYNAMIC_QUANT = "op-plugin docs, torch_npu-npu_dynamic_quant"
 QUANT_MATMUL = "op-plugin docs, torch_npu-npu_quant_matmul"
@@ -72,7 +72,7 @@ def npu_quant_matmul(
     )
     assert pertoken_scale is not None
     rule(
-        dtype in (torch.bfloat16, torch.float16),
+        dtype in (torch.bfloat16, torch.float16) or (CHIP.takes_float32 and dtype == torch.float32),
         "with scales per token, output_dtype is bfloat16 or float16",
         QUANT_MATMUL,
         output_dtype=output_dtype,
