@@ -1,6 +1,26 @@
+"""Tables in the documents are those of the code, and of the tests."""
+
+import pytest
+
+from tests.models import FAMILIES
+from tests.pooling_models import POOLING_FAMILIES
 from tools.hardware_doc import DOCUMENT, with_tables
+from tools.models_doc import DEVICES
+from tools.models_doc import DOCUMENT as MODELS
+from tools.models_doc import rows_of
+
+CHIPS = {"CPU": "cpu", "simulated 910B3": "910B3", "simulated 310P3": "310P3"}
 
 
 def test_the_tables_of_the_hardware_page_are_those_of_the_code():
     text = DOCUMENT.read_text()
     assert with_tables(text) == text, "python tools/hardware_doc.py writes them anew"
+
+
+@pytest.mark.parametrize(("table", "families"), [("generating", FAMILIES), ("pooling", POOLING_FAMILIES)])
+def test_the_models_page_has_every_family_and_says_which_chips_refuse_it(table, families):
+    rows = rows_of(MODELS.read_text(), table)
+    assert list(rows) == list(families), "make models writes them anew"
+    for name, cells in rows.items():
+        refused = [device for device, cell in zip(DEVICES, cells, strict=True) if cell.startswith("refused")]
+        assert refused == [device for device in DEVICES if CHIPS[device] in families[name].refused], name

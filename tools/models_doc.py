@@ -71,9 +71,14 @@ def _tokens(row: Row) -> str:
     return f"{row['num_tokens'] - row['num_different']} of {row['num_tokens']}; {row['max_logprob_difference']:.0e}"
 
 
+def _difference(row: Row) -> str:
+    return f"{row['max_difference']:.0e}"
+
+
 # Table -> the module that runs its families, and what a cell says.
 TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "generating": ("tests.e2e.families", _tokens),
+    "pooling": ("tests.e2e.pooling_families", _difference),
 }
 
 
