@@ -5,9 +5,8 @@ import pytest
 from tests.models import FAMILIES
 from tests.pooling_models import POOLING_FAMILIES
 from tools.hardware_doc import DOCUMENT, with_tables
-from tools.models_doc import DEVICES
+from tools.models_doc import DEVICES, rows_of
 from tools.models_doc import DOCUMENT as MODELS
-from tools.models_doc import rows_of
 
 CHIPS = {"CPU": "cpu", "simulated 910B3": "910B3", "simulated 310P3": "310P3"}
 
