@@ -121,8 +121,6 @@ class Hardware:
 
 ALL_GATHER = MoeCommunication("all_gather")
 
-NO_LORA = "its layers are not served yet; merge the adapter into the weights first"
-
 CPU = Hardware(
     name="CPU",
     products="any x86_64 or aarch64 machine",
@@ -130,7 +128,6 @@ CPU = Hardware(
     dtypes=("bfloat16", "float16", "float32"),
     refused={
         "graphs": "there are no launches to save on a CPU; leave npu_graphs unset",
-        "LoRA": NO_LORA,
     },
 )
 
@@ -170,7 +167,6 @@ CHIPS: dict[str, Hardware] = {
         ),
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA},
     ),
     "Ascend910_93": Hardware(
         name="910_93",
@@ -184,7 +180,6 @@ CHIPS: dict[str, Hardware] = {
         moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA},
     ),
 }
 UNTRIED = {

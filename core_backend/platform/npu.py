@@ -117,6 +117,8 @@ def _check_graphs(vllm_config: "VllmConfig") -> None:
         raise ValueError("npu_graphs captures decode steps and enforce_eager forbids it: set one of them.")
     if model.pooler_config is not None:
         raise ValueError("npu_graphs captures decode steps, which a pooling model does not have: leave it unset.")
+    if vllm_config.lora_config is not None:
+        raise ValueError("npu_graphs and enable_lora do not work together yet: set one of them.")
 
 
 def _capture_decode_steps(vllm_config: "VllmConfig", wanted: list[int]) -> None:
