@@ -1,6 +1,7 @@
 """The embedded engine: the contract over a unix socket to a private vLLM of this process."""
 
 import threading
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -68,6 +69,12 @@ class EmbeddedBackend(HttpBackend):
             tool_call_parser=settings.get("tool_call_parser"),
             reasoning_parser=settings.get("reasoning_parser"),
         )
+
+    @on_io_loop
+    async def load_lora(self, name: str, path: str) -> None:
+        """Make the LoRA adapter in the folder `path`, relative to this process's own, available as model `name`."""
+        folder = Path(path).expanduser()
+        await super().load_lora(name, str(folder.absolute() if folder.exists() else path))
 
     @on_io_loop
     async def close(self) -> None:

@@ -6,8 +6,8 @@ import os
 import re
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, NoReturn
 
 import httpx
@@ -105,11 +105,13 @@ class HttpBackend(ABC):
 
     @on_io_loop
     async def load_lora(self, name: str, path: str) -> None:
-        await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+        with _explaining_loras():
+            await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
 
     @on_io_loop
     async def unload_lora(self, name: str) -> None:
-        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        with _explaining_loras():
+            await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     @on_io_loop
     async def close(self) -> None:
@@ -231,6 +233,30 @@ class ServerBackend(HttpBackend):
         )
 
 
+class _FailedError(ServerError):
+    """The server answers that it failed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server failed: {reason}. Its log tells more.")
+        self.reason = reason
+
+
+@contextmanager
+def _explaining_loras() -> Iterator[None]:
+    try:
+        yield
+    except _FailedError as error:
+        # vLLM (0.23) answers so to every adapter that it cannot load, and serves on.
+        raise RequestError(error.reason.removeprefix("Call to add_lora method failed: ")) from error
+    except RequestError as error:
+        if str(error) != "Not Found":  # there is no such path
+            raise
+        raise RequestError(
+            "this engine takes no LoRA adapters: set enable_lora=True, or start the server with --enable-lora "
+            "(and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 if it is not `ascend-adapters serve`)."
+        ) from error
+
+
 def _close_soon(client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
     asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
@@ -280,7 +306,7 @@ def _error_from(error: Body) -> AscendError:
         return ServerError("the server refuses the API key: give api_key=..., or set ASCEND_API_KEY.")
     if isinstance(code, int) and 400 <= code < 500:
         return RequestError(message)
-    return ServerError(f"the server failed: {message}. Its log tells more.")
+    return _FailedError(message)
 
 
 def _reason(error: Exception) -> str:

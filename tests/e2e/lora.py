@@ -29,6 +29,7 @@ MODELS = {
         Family("Qwen2 tied", of("Qwen2Config", tie_word_embeddings=True)),
     )
 }
+Request = tuple[list[int], str | None]  # token ids, and the adapter's name
 LORA = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8, "max_cpu_loras": 4}
 
 
@@ -41,6 +42,7 @@ class Result:
     num_requests: dict[str, int] = field(default_factory=dict)  # by adapter
     num_different_from_peft: int = 0  # requests whose tokens are not peft's
     num_different_when_alone: int = 0
+    keeps_adapter_when_others_come: bool = False
     num_changed_by_adapters: int = 0  # prompts that the plain model and the adapters answer differently
     max_logprob_difference: float = 0.0
 
@@ -81,9 +83,12 @@ class Reference:
         return logprobs.gather(1, ids[0, 1:, None]).flatten().tolist()
 
 
-def make_adapters(model_folder: Path, is_tied: bool) -> dict[str, Path]:
+def make_adapters(model_folder: Path, config: Any) -> dict[str, Path]:
     """One for all linear layers, one for a few and the embeddings, with ranks and scales of their own."""
-    ends = ["embed_tokens"] if is_tied else ["embed_tokens", "lm_head"]
+    # vLLM (0.23) has LoRA of the embeddings for LLaMA, not for Qwen2; peft gives a tied lm_head none.
+    ends = ["embed_tokens", "lm_head"] if config.model_type == "llama" else []
+    if config.tie_word_embeddings:
+        ends = ends[:1]
     configs: dict[str, dict[str, Any]] = {
         "A": {"target_modules": LAYERS},
         "B": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": [*ATTENTION[::2], "up_proj", *ends]},
@@ -103,11 +108,11 @@ def compare(family: Family, folder: Path) -> Result:
     from core_backend.device import current_device
 
     model_folder = family.build(folder)
-    adapters = make_adapters(model_folder, family.config().tie_word_embeddings)
+    adapters = make_adapters(model_folder, family.config())
     reference = Reference(model_folder, adapters)
     loras = {name: LoRARequest(name, i, str(path)) for i, (name, path) in enumerate(adapters.items(), start=1)}
     # Every prompt three times, one after the other: a step holds requests of all kinds.
-    requests = [(prompt, name) for prompt in prompts() for name in (None, *adapters)]
+    requests: list[Request] = [(prompt, name) for prompt in prompts() for name in (None, *adapters)]
     wanted = [reference.greedy(*request) for request in requests]
     result = Result(family.name, str(current_device()))
     result.num_requests = {str(name): sum(name == given for _, given in requests) for name in (None, *adapters)}
@@ -116,23 +121,27 @@ def compare(family: Family, folder: Path) -> Result:
     )
 
     llm = LLM(model=str(model_folder), **SETTINGS, **LORA, **family.settings)
+
+    def ask(requests: list[Request], parameters: SamplingParams) -> list[Any]:
+        given = [{"prompt_token_ids": prompt} for prompt, _ in requests]
+        adapter_of = [loras.get(name) for _, name in requests]
+        return llm.generate(given, parameters, lora_request=adapter_of, use_tqdm=False)
+
     try:
-
-        def ask(requests: list[tuple[list[int], str | None]], parameters: SamplingParams) -> list[Any]:
-            return llm.generate(
-                [{"prompt_token_ids": prompt} for prompt, _ in requests],
-                parameters,
-                lora_request=[loras[name] if name else None for _, name in requests],
-                use_tqdm=False,
-            )
-
-        greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, min_tokens=NUM_NEW_TOKENS)
+        greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, ignore_eos=True)
         # Twice: the second time, prompts are found in the prefix cache.
         for _ in range(2):
             together = [list(output.outputs[0].token_ids) for output in ask(requests, greedy)]
             result.num_different_from_peft += sum(a != b for a, b in zip(together, wanted, strict=True))
-        alone = [list(ask([request], greedy)[0].outputs[0].token_ids) for request in requests[:6]]
-        result.num_different_when_alone = sum(a != b for a, b in zip(alone, together, strict=False))
+        alone = [list(ask([request], greedy)[0].outputs[0].token_ids) for request in requests]
+        result.num_different_when_alone = sum(a != b for a, b in zip(alone, together, strict=True))
+        result.keeps_adapter_when_others_come = wanted[1] == _answer_while_slots_move(
+            llm.llm_engine,
+            requests[1][0],
+            greedy,
+            loras["A"],
+            [LoRARequest(f"B{i}", i, loras["B"].path) for i in (3, 4)],
+        )
         texts = [(prompt + tokens, name) for (prompt, name), tokens in zip(requests, wanted, strict=True)]
         scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         for (text, name), output in zip(texts, ask(texts, scoring), strict=True):
@@ -141,9 +150,22 @@ def compare(family: Family, folder: Path) -> Result:
             result.max_logprob_difference = max(result.max_logprob_difference, *differences)
     finally:
         llm.llm_engine.engine_core.shutdown()
-        del llm
         cleanup_dist_env_and_memory()
     return result
+
+
+def _answer_while_slots_move(
+    engine: Any, prompt: list[int], parameters: Any, lora: Any, others: list[Any]
+) -> list[int]:
+    """Two more adapters are loaded between two steps, into as many slots: the request's own is read back."""
+    engine.add_request("moved", {"prompt_token_ids": prompt}, parameters, lora_request=lora)
+    for _ in range(3):
+        engine.step()
+    for other in others:
+        engine.add_lora(other)
+    while engine.has_unfinished_requests():
+        outputs = engine.step()
+    return list(outputs[0].outputs[0].token_ids)
 
 
 def main() -> None:
