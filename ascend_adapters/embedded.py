@@ -72,9 +72,8 @@ class EmbeddedBackend(HttpBackend):
 
     @on_io_loop
     async def load_lora(self, name: str, path: str) -> None:
-        """Make the LoRA adapter in the folder `path`, relative to this process's own, available as model `name`."""
-        folder = Path(path).expanduser()
-        await super().load_lora(name, str(folder.absolute() if folder.exists() else path))
+        """Make the LoRA adapter in the folder `path` available as model `name`."""
+        await super().load_lora(name, _absolute(path))
 
     @on_io_loop
     async def close(self) -> None:
@@ -114,6 +113,12 @@ class EmbeddedBackend(HttpBackend):
         return (
             error if isinstance(error, ServerError) else ServerError(f"the engine dropped the connection: {error!r}.")
         )
+
+
+def _absolute(path: str) -> str:
+    """The engine's current folder need not be this process's."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute() if folder.exists() else path)
 
 
 class _UnixTransport(httpx.HTTPTransport):

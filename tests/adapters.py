@@ -22,5 +22,6 @@ def save_adapter(model_folder: Path, folder: Path, seed: int, **config: Any) -> 
             if "lora_" in name:
                 std = 0.5 / math.sqrt(parameter.shape[-1])
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-    adapted.save_pretrained(folder)
+    # With the model's own weights of the embeddings next to the adapter's, as peft does by default.
+    adapted.save_pretrained(folder, save_embedding_layers="embed_tokens" in config.get("target_modules", ()))
     return folder

@@ -46,6 +46,7 @@ LAYERS = (
     "attention",
     "linear",
     "layers",
+    "lora",
     "upstream_patches",
     "engine_process",
     "worker",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from safetensors import SafetensorError, safe_open
 from vllm.config.lora import LoRAConfig, MaxLoRARanks
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -40,6 +41,11 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} holds no {WEIGHTS}, and nothing else is read: save the adapter in safetensors "
             "(peft: save_pretrained)."
         )
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{str(folder / WEIGHTS)!r} cannot be read ({error}): copy it again.") from error
     try:
         config = json.loads((folder / CONFIG).read_text())
     except ValueError as error:

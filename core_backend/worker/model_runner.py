@@ -20,6 +20,8 @@ from core_backend.worker.graphs import AclGraphWrapper
 class AscendModelRunner(GPUModelRunner):
     """Runs the model's steps on the process's device."""
 
+    num_prompt_logprobs: dict[str, int]  # vLLM's; by request, until its prompt is done
+
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         with upstream_patches.without_cuda_events():
             super().__init__(vllm_config, device)

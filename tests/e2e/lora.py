@@ -24,6 +24,7 @@ MODELS = {
     family.name: family
     for family in (
         Family("LLaMA", of("LlamaConfig", vocab_size=330)),  # which is padded to 384
+        Family("LLaMA in bf16", of("LlamaConfig"), settings={"dtype": "bfloat16"}),  # where weights are packed
         Family("LLaMA tied", of("LlamaConfig", tie_word_embeddings=True)),
         Family("Qwen2", of("Qwen2Config")),
         Family("Qwen2 tied", of("Qwen2Config", tie_word_embeddings=True)),
@@ -120,7 +121,7 @@ def compare(family: Family, folder: Path) -> Result:
         len({str(x) for x in wanted[i : i + 3]}) == 3 for i in range(0, len(wanted), 3)
     )
 
-    llm = LLM(model=str(model_folder), **SETTINGS, **LORA, **family.settings)
+    llm = LLM(model=str(model_folder), **{**SETTINGS, **LORA, **family.settings})
 
     def ask(requests: list[Request], parameters: SamplingParams) -> list[Any]:
         given = [{"prompt_token_ids": prompt} for prompt, _ in requests]

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from vllm.config.lora import LoRAConfig
 
 from core_backend.lora.adapter import check_config, check_folder
@@ -45,7 +47,8 @@ def folder_with(tmp_path, **files):
 
 
 def test_a_folder_gives_its_configuration(tmp_path):
-    folder = folder_with(tmp_path, adapter_config__json=json.dumps(PLAIN), adapter_model__safetensors="")
+    folder = folder_with(tmp_path, adapter_config__json=json.dumps(PLAIN))
+    save_file({"lora_A": torch.ones(1)}, folder / "adapter_model.safetensors")
     assert check_folder(folder) == PLAIN
 
 
@@ -55,8 +58,7 @@ def test_a_folder_gives_its_configuration(tmp_path):
         ({}, "is no adapter's folder, it holds no adapter_config.json: correct the path"),
         ({"adapter_config__json": "{}"}, "holds no adapter_model.safetensors, and nothing else is read: save"),
         ({"adapter_config__json": "{}", "adapter_model__bin": ""}, "holds no adapter_model.safetensors"),
-        ({"adapter_config__json": "{", "adapter_model__safetensors": ""}, "is no JSON .*: save the adapter again"),
-        ({"adapter_config__json": "[]", "adapter_model__safetensors": ""}, "is not an adapter's configuration"),
+        ({"adapter_config__json": "{}", "adapter_model__safetensors": "{}"}, "cannot be read .*: copy it again"),
     ],
 )
 def test_what_is_no_adapters_folder(tmp_path, files, message):
@@ -64,6 +66,17 @@ def test_what_is_no_adapters_folder(tmp_path, files, message):
         check_folder(folder_with(tmp_path, **files))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("{", "is no JSON .*: save the adapter again"), ("[]", "is not an adapter's configuration: save")],
+)
+def test_what_is_no_configuration(tmp_path, config, message):
+    folder = folder_with(tmp_path, adapter_config__json=config)
+    save_file({"lora_A": torch.ones(1)}, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        check_folder(folder)
+
+
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match="there is no folder '.*nowhere' on the engine's machine: correct the path"):
+    with pytest.raises(ValueError, match=r"there is no folder '.*nowhere' on the engine's machine: correct the path"):
         check_folder(tmp_path / "nowhere")

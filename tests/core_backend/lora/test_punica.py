@@ -4,6 +4,7 @@ import pytest
 import torch
 from vllm.lora.layers import LoRAMapping
 
+from core_backend.device import current_device
 from core_backend.lora.punica import AscendPunicaWrapper
 from core_backend.lora.rows import AdapterRows
 
@@ -152,3 +153,20 @@ def test_weights_of_another_precision_and_a_scale(x, y):
         y, x, tuple(a.bfloat16() for a in LORA_A), tuple(b.bfloat16() for b in LORA_B), 0.5, OUTPUTS
     )
     torch.testing.assert_close(y, halved, atol=0.2, rtol=0.05)
+
+
+@pytest.mark.npu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_npu_gives_the_same_in_its_own_precision(x, y, dtype):
+    if current_device().hardware.operator_set != "npu":
+        pytest.skip("LoRA is refused on this chip")
+    results = []
+    for device in ("npu", "cpu"):
+        wrapper = AscendPunicaWrapper(16, 8, device)
+        wrapper.update_metadata(LoRAMapping(tuple(LORA_IDS), ()), ID_OF_SLOT, MAX_LORAS, VOCAB_SIZE)
+        out = y.to(device, dtype)
+        lora_a, lora_b = ([weight.to(device, dtype) for weight in both] for both in (LORA_A, LORA_B))
+        wrapper.add_lora_linear(out, x.to(device, dtype), lora_a, lora_b, 1.0, OUTPUTS)
+        results.append(out.cpu())
+    torch.testing.assert_close(*results, atol=6e-2, rtol=2e-2)
+    assert torch.equal(results[0][[1, 3]], y.to(dtype)[[1, 3]]), "to the last bit"
