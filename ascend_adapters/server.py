@@ -56,9 +56,10 @@ class HttpBackend(ABC):
         name = await self._model()
         if name not in cards:
             raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
+        model = cards.get(cards[name].get("parent"), cards[name])  # an adapter's card tells less
         return EngineInfo(
             model=name,
-            max_model_len=cards[name].get("max_model_len"),
+            max_model_len=model.get("max_model_len"),
             device=_device_from_metrics(await self._get_text("/metrics")),
             loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
         )
@@ -247,7 +248,7 @@ def _explaining_loras() -> Iterator[None]:
         yield
     except _FailedError as error:
         # vLLM (0.23) answers so to every adapter that it cannot load, and serves on.
-        raise RequestError(error.reason.removeprefix("Call to add_lora method failed: ")) from error
+        raise RequestError(_innermost(error.reason)) from error
     except RequestError as error:
         if str(error) != "Not Found":  # there is no such path
             raise
@@ -255,6 +256,13 @@ def _explaining_loras() -> Iterator[None]:
             "this engine takes no LoRA adapters: set enable_lora=True, or start the server with --enable-lora "
             "(and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 if it is not `ascend-adapters serve`)."
         ) from error
+
+
+def _innermost(reason: str) -> str:
+    """Without what vLLM's engine core and its executor say around it."""
+    reason = reason.removeprefix("Call to add_lora method failed: ")
+    match = re.fullmatch(r"Worker failed with error '(.*)', please check the stack trace.*", reason, re.DOTALL)
+    return match[1] if match else reason
 
 
 def _close_soon(client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:

@@ -28,6 +28,12 @@ MODELS = {
         Family("LLaMA tied", of("LlamaConfig", tie_word_embeddings=True)),
         Family("Qwen2", of("Qwen2Config")),
         Family("Qwen2 tied", of("Qwen2Config", tie_word_embeddings=True)),
+        Family("LLaMA on two ranks", of("LlamaConfig"), settings={"tensor_parallel_size": 2}),
+        Family(
+            "LLaMA on two ranks that share adapters",
+            of("LlamaConfig"),
+            settings={"tensor_parallel_size": 2, "fully_sharded_loras": True},
+        ),
     )
 }
 Request = tuple[list[int], str | None]  # token ids, and the adapter's name
