@@ -309,7 +309,8 @@ def _raise_for(response: httpx.Response) -> NoReturn:
 
 
 def _error_from(error: Body) -> AscendError:
-    code, message = error.get("code"), str(error.get("message") or "no reason given").strip()
+    # "detail" is FastAPI's own word, as where there is no such path.
+    code, message = error.get("code"), str(error.get("message") or error.get("detail") or "no reason given").strip()
     if code == httpx.codes.UNAUTHORIZED:
         return ServerError("the server refuses the API key: give api_key=..., or set ASCEND_API_KEY.")
     if isinstance(code, int) and 400 <= code < 500:
