@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Sets the environment of an engine inside this process.
-from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS, prompts  # isort: skip
-
 import torch
 import transformers
 from peft import PeftModel
@@ -36,6 +33,7 @@ MODELS = {
         ),
     )
 }
+NUM_NEW_TOKENS = 16
 Request = tuple[list[int], str | None]  # token ids, and the adapter's name
 LORA = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8, "max_cpu_loras": 4}
 
@@ -108,6 +106,9 @@ def make_adapters(model_folder: Path, config: Any) -> dict[str, Path]:
 
 def compare(family: Family, folder: Path) -> Result:
     """Both answers to the same prompts, with each adapter and with none."""
+    # First: it sets the environment of an engine inside this process, which pytest's must not have.
+    from tests.e2e.families import SETTINGS, prompts  # isort: skip
+
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.lora.request import LoRARequest
@@ -176,7 +177,9 @@ def _answer_while_slots_move(
 
 
 def main() -> None:
-    from core_backend import upstream_patches
+    from tests.e2e import families  # noqa: F401  (before vLLM: see compare)
+
+    from core_backend import upstream_patches  # isort: skip
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture
     folder = Path(sys.argv[1])
