@@ -10,7 +10,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu lint types launches bench docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu lint types launches bench bench-experts docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -35,7 +35,7 @@ test-cpu: $(INSTALLED)
 # On a simulated 910B3 unless this machine has an NPU; then the operators of the simulated 310P3.
 test-npu: $(INSTALLED)
 	$(BIN)/python -m pytest -m npu $(ARGS)
-	ls /dev/davinci[0-9]* >/dev/null 2>&1 || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend $(ARGS)
+	ls /dev/davinci[0-9]* >/dev/null 2>&1 || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend tests/e2e/test_families.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -50,6 +50,10 @@ launches: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
+
+# Time per token as the number of experts doubles at the same top-k.
+bench-experts: $(INSTALLED)
+	$(BIN)/python -m bench.experts
 
 docs: $(INSTALLED)
 	$(BIN)/python -m tools.hardware_doc

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 OpSet = Literal["auto", "cpu", "npu"]
+MoeCommunication = Literal["auto", "all_gather", "all_to_all", "mc2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class BackendConfig:
     op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU; from the environment only
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
+    moe_communication: MoeCommunication = "auto"  # how tokens reach experts on other ranks; "auto": by the chip table
     check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
 
     def __post_init__(self) -> None:
@@ -26,6 +28,11 @@ class BackendConfig:
             raise ValueError(
                 f"num_threads={self.num_threads} must be at least 1 (OMP_NUM_THREADS, or num_threads in "
                 "--additional-config)."
+            )
+        if self.moe_communication not in get_args(MoeCommunication):
+            raise ValueError(
+                f"moe_communication={self.moe_communication!r} is unknown: use one of "
+                f"{', '.join(get_args(MoeCommunication))} (--additional-config)."
             )
         for name in ("npu_graphs", "check_machine"):
             if not isinstance(getattr(self, name), bool):

@@ -6,29 +6,56 @@ been verified on hardware.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 OperatorSetName = Literal["cpu", "npu", "npu_310p"]
 KvLayout = Literal["nd", "nz"]
+MoeWay = Literal["mc2", "all_to_all", "all_gather"]
 NZ_COLUMNS = 16  # elements of 2 bytes in one row of a FRACTAL_NZ block
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """What decides which ways the tokens of a layer of experts can take."""
+
+    num_ranks: int
+    num_experts: int
+    top_k: int
+    hidden_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class MoeCommunication:
     """A way for tokens to reach experts on other ranks, and when it is taken. The first that fits is."""
 
-    name: Literal["mc2", "all_to_all", "all_gather"]
-    min_ranks: int = 1
+    name: MoeWay
+    num_ranks: tuple[int, ...] | range | None = None
     max_tokens: int | None = None  # per rank and step
     max_local_experts: int | None = None
+    max_top_k: int | None = None
+    hidden_sizes: range | None = None
+    equal_shares: bool = False  # every rank has as many experts as the others
 
-    def fits(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> bool:
+    def fits(self, shape: ExpertShape, num_tokens: int) -> bool:
         """Whether this way may be taken."""
+        local_experts = -(-shape.num_experts // shape.num_ranks)
         return (
-            num_ranks >= self.min_ranks
+            (self.num_ranks is None or shape.num_ranks in self.num_ranks)
             and (self.max_tokens is None or num_tokens <= self.max_tokens)
-            and (self.max_local_experts is None or num_local_experts <= self.max_local_experts)
+            and (self.max_local_experts is None or local_experts <= self.max_local_experts)
+            and (self.max_top_k is None or shape.top_k <= self.max_top_k)
+            and (self.hidden_sizes is None or shape.hidden_size in self.hidden_sizes)
+            and (not self.equal_shares or shape.num_experts % shape.num_ranks == 0)
         )
+
+
+class LatentSizes(NamedTuple):
+    """Elements of latent attention's vectors."""
+
+    latent: int  # kv_lora_rank
+    rope: int
+    nope: int
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +72,10 @@ class Hardware:
     head_sizes: tuple[int, ...] | None = None  # of attention over the paged cache; None: see max_head_size
     max_head_size: int | None = None  # multiples of 16 up to this, for heads that share keys; None: all
     max_heads_per_kv_head: int | None = None
+    latent_sizes: LatentSizes | None = None  # of latent attention; None: all
     moe_communication: tuple[MoeCommunication, ...] = (MoeCommunication("all_gather"),)
+    moe_communication_if_asked: tuple[MoeWay, ...] = ()  # besides those
+    mc2_sends_weights: bool = False  # the experts' weights travel with the tokens
     has_graphs: bool = False
     streams: int = 0  # that graphs may take
     is_experimental: bool = False
@@ -114,18 +144,39 @@ class Hardware:
                 "Use another model."
             )
 
-    def choose_moe_communication(self, num_ranks: int, num_tokens: int, num_local_experts: int) -> str:
+    def check_latent_sizes(self, latent: int, rope: int, nope: int, value: int) -> None:
+        """Raises NotImplementedError for latent attention of other sizes than the operators of this chip take."""
+        if self.latent_sizes not in (None, (latent, rope, nope, value)):
+            raise NotImplementedError(
+                f"latent attention with kv_lora_rank {latent}, rotary {rope}, other {nope} and value {value} elements "
+                f"does not run on {self.name}: its attention takes {', '.join(map(str, self.latent_sizes or ()))}. "
+                "Use another model."
+            )
+
+    def check_moe_communication(self, way: MoeWay) -> None:
+        """Raises ValueError for a way between ranks that this chip does not have."""
+        ways = dict.fromkeys([*(known.name for known in self.moe_communication), *self.moe_communication_if_asked])
+        if way not in ways:
+            raise ValueError(
+                f"moe_communication={way!r} is not for {self.name}: it has {', '.join(ways)}. Leave it unset, and the "
+                "chip table chooses."
+            )
+
+    def choose_moe_communication(self, shape: ExpertShape, num_tokens: int) -> MoeWay:
         """The first way between ranks that fits."""
-        return next(way.name for way in self.moe_communication if way.fits(num_ranks, num_tokens, num_local_experts))
+        return next(way.name for way in self.moe_communication if way.fits(shape, num_tokens))
 
 
 ALL_GATHER = MoeCommunication("all_gather")
+
+NO_SOFT_CAP = "its attention operators have none; use another model, or the CPU (ASCEND_OP_SET=cpu)"
 
 CPU = Hardware(
     name="CPU",
     products="any x86_64 or aarch64 machine",
     operator_set="cpu",
     dtypes=("bfloat16", "float16", "float32"),
+    moe_communication_if_asked=("all_to_all",),
     refused={
         "graphs": "there are no launches to save on a CPU; leave npu_graphs unset",
     },
@@ -150,6 +201,7 @@ CHIPS: dict[str, Hardware] = {
             "sliding window attention": "its attention operators have none; use another model, or an Atlas 800I A2",
             "attention sinks": "its attention operators have none; use another model, or an Atlas 800I A2",
             "W8A8 dynamic": "its matmul takes no scales per token; use the float16 weights",
+            "soft-capped attention": NO_SOFT_CAP,
         },
     ),
     "Ascend910B": Hardware(
@@ -161,12 +213,24 @@ CHIPS: dict[str, Hardware] = {
         head_sizes=(64, 128),
         max_head_size=256,
         max_heads_per_kv_head=64,
+        latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
         moe_communication=(
-            MoeCommunication("mc2", min_ranks=16, max_tokens=512, max_local_experts=24),
+            MoeCommunication(
+                "mc2",
+                num_ranks=(16, 32, 64, 128, 256),
+                max_tokens=256,
+                max_local_experts=24,
+                max_top_k=16,
+                hidden_sizes=range(32, 7168 + 1, 32),
+                equal_shares=True,
+            ),
             ALL_GATHER,
         ),
+        moe_communication_if_asked=("all_to_all",),
+        mc2_sends_weights=True,
         has_graphs=True,
         streams=1800,
+        refused={"soft-capped attention": NO_SOFT_CAP},
     ),
     "Ascend910_93": Hardware(
         name="910_93",
@@ -177,9 +241,22 @@ CHIPS: dict[str, Hardware] = {
         head_sizes=(64, 128),
         max_head_size=256,
         max_heads_per_kv_head=64,
-        moe_communication=(MoeCommunication("mc2", min_ranks=2, max_tokens=512), MoeCommunication("all_to_all")),
+        latent_sizes=LatentSizes(latent=512, rope=64, nope=128, value=128),
+        moe_communication=(
+            MoeCommunication(
+                "mc2",
+                num_ranks=range(2, 768 + 1),
+                max_tokens=512,
+                max_top_k=16,
+                hidden_sizes=range(1024, 8192 + 1),
+                equal_shares=True,
+            ),
+            MoeCommunication("all_to_all"),
+        ),
+        moe_communication_if_asked=("all_gather",),
         has_graphs=True,
         streams=1800,
+        refused={"soft-capped attention": NO_SOFT_CAP},
     ),
 }
 UNTRIED = {

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.mla import MultiHeadLatentAttentionWrapper
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
+from core_backend.attention.mla import AscendMultiHeadLatentAttention
 from core_backend.linear import register_linear_layers
+from core_backend.moe.layer import register_moe_layers
 from core_backend.ops.table import operators
 
 
@@ -18,7 +21,9 @@ def register_layers() -> None:
     RMSNorm.register_oot(AscendRMSNorm, name="RMSNorm")
     SiluAndMul.register_oot(AscendSiluAndMul, name="SiluAndMul")
     RotaryEmbedding.register_oot(AscendRotaryEmbedding, name="RotaryEmbedding")
+    MultiHeadLatentAttentionWrapper.register_oot(AscendMultiHeadLatentAttention, name="MultiHeadLatentAttentionWrapper")
     register_linear_layers()
+    register_moe_layers()
 
 
 class AscendRMSNorm(RMSNorm):

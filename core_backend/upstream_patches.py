@@ -20,6 +20,8 @@ def apply_to_worker() -> None:
     sampling_with_our_operator()
     accelerator_without_device()
     prefix_cache_by_adapter()
+    cuda_streams_without_device()
+    latent_prefill_is_ours()
 
 
 def apply_to_npu_worker() -> None:
@@ -28,8 +30,13 @@ def apply_to_npu_worker() -> None:
     npu_memory_for_accelerator()
 
 
+def apply_to_configuration() -> None:
+    """What the process needs that reads the command line."""
+    load_balancing_on_our_devices()
+
+
 def apply_to_server() -> None:
-    """What the server's process needs."""
+    """What the server's process needs besides that, where there is no device."""
     inspect_model_in_process()
 
 
@@ -137,6 +144,63 @@ def accelerator_without_device() -> None:
         _replace(torch.accelerator, name, _do_nothing)
 
 
+def cuda_streams_without_device() -> None:
+    """Let torch.cuda's events and its current stream do nothing where there is no accelerator.
+
+    Why: balancing the load of experts times itself and waits with them on every platform; torch raises without CUDA.
+    Upstream: vllm/distributed/eplb/eplb_state.py and eplb_communicator.py (0.23.0).
+    Remove when: they go through the platform, or torch.accelerator.
+    """
+    if torch.accelerator.is_available():
+        return
+    _replace(torch.cuda, "Event", _NoEvent)
+    _replace(torch.cuda, "current_stream", _NoEvent)
+
+
+def load_balancing_on_our_devices() -> None:
+    """Let enable_eplb pass.
+
+    Why: ParallelConfig takes it on CUDA and ROCm only, by the platform's kind. What it needs of a device (a router
+    that maps logical to physical experts, and moving weights over gloo) works on ours.
+    Upstream: vllm/config/parallel.py (0.23.0), the only place there that asks is_cuda_alike.
+    Remove when: the platform is asked whether it can balance.
+    """
+    from vllm.config import parallel
+
+    if not isinstance(parallel.current_platform, _BalancingPlatform):
+        _replace(parallel, "current_platform", _BalancingPlatform(parallel.current_platform))
+
+
+class _BalancingPlatform:
+    """A platform that says yes to what ParallelConfig asks before it lets experts be balanced."""
+
+    def __init__(self, platform: Any) -> None:
+        self._platform = platform
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._platform, name)
+
+    def is_cuda_alike(self) -> bool:
+        return True
+
+
+def latent_prefill_is_ours() -> None:
+    """Let MLAAttention choose no kernel for prefills: our implementation of latent attention computes them.
+
+    Why: without a CUDA device it takes FlashAttention, whatever the attention backend is, and asserts that it is
+    installed.
+    Upstream: vllm/model_executor/layers/attention/mla_attention.py (0.23.0), MLAAttention.__init__.
+    Remove when: the attention backend is asked.
+    """
+    from vllm.model_executor.layers.attention import mla_attention
+
+    _replace(mla_attention, "get_mla_prefill_backend", _no_prefill_backend)
+
+
+def _no_prefill_backend(vllm_config: Any) -> Callable[..., None]:
+    return _do_nothing
+
+
 def npu_for_cuda() -> None:
     """Let the names of torch.cuda that the runner uses be torch_npu's.
 
@@ -213,7 +277,7 @@ def without_cuda_events() -> Iterator[None]:
 
 
 class _NoEvent:
-    """An event of a device that has none."""
+    """An event, or a stream, of a device that has none."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -223,6 +287,10 @@ class _NoEvent:
 
     def synchronize(self) -> None:
         pass
+
+    def elapsed_time(self, end: Any) -> float:
+        """Milliseconds: nobody measured."""
+        return 0.0
 
 
 def _do_nothing(*args: Any, **kwargs: Any) -> None:

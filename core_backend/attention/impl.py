@@ -28,12 +28,16 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         **extra: Any,
     ) -> None:
         """Raises NotImplementedError for a variant of attention that the operators or the chip do not have."""
-        _refuse_unsupported(alibi_slopes=alibi_slopes, logits_soft_cap=logits_soft_cap, **extra)
+        _refuse_unsupported(alibi_slopes=alibi_slopes, **extra)
         hardware = current_device().hardware
-        if sliding_window is not None:
-            hardware.check_feature("sliding window attention")
-        if sinks is not None:
-            hardware.check_feature("attention sinks")
+        variants = {
+            "sliding window attention": sliding_window,
+            "attention sinks": sinks,
+            "soft-capped attention": logits_soft_cap or None,
+        }
+        for variant, value in variants.items():
+            if value is not None:
+                hardware.check_feature(variant)
         if attn_type == AttentionType.DECODER:
             hardware.check_heads(num_heads, num_kv_heads or num_heads, head_size)
         self.num_heads = num_heads
@@ -44,7 +48,8 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
-        self.sinks = sinks
+        # Some models say 0 for no cap.
+        self.variant: dict[str, Any] = {"sinks": sinks, "logits_soft_cap": logits_soft_cap or None}
 
     def forward(
         self,
@@ -67,7 +72,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         if attn_metadata is None:  # a dummy step of vLLM's: no requests, only shapes
             return output.fill_(0)
         step = slice(0, attn_metadata.num_actual_tokens)
-        settings = {"scale": self.scale, "sliding_window": self.sliding_window, "out": output[step]}
+        settings: dict[str, Any] = {"scale": self.scale, "sliding_window": self.sliding_window, "out": output[step]}
         if self.attn_type == AttentionType.ENCODER_ONLY:
             attn_metadata.ops.varlen_attention(query[step], key[step], value[step], attn_metadata.plan, **settings)
             return output
@@ -76,7 +81,7 @@ class AscendAttentionImpl(AttentionImpl[AscendMetadata]):
         if self.kv_sharing_target_layer_name is None:
             attn_metadata.ops.write_kv(key[step], value[step], key_cache, value_cache, attn_metadata.slot_mapping)
         attn_metadata.ops.paged_attention(
-            query[step], key_cache, value_cache, attn_metadata.plan, sinks=self.sinks, **settings
+            query[step], key_cache, value_cache, attn_metadata.plan, **self.variant, **settings
         )
         return output
 

@@ -60,7 +60,7 @@ class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
         num_reqs = step.num_reqs
         query_start_loc, seq_lens = give_padding_a_token(
             step.query_start_loc_cpu[: num_reqs + 1].tolist(),
-            _on_host(step)[:num_reqs].tolist(),
+            lengths_on_host(step)[:num_reqs].tolist(),
             step.num_actual_tokens,
         )
         plan = self.ops.plan_attention(
@@ -111,7 +111,7 @@ def _captured_slots(vllm_config: VllmConfig, device: torch.device) -> torch.Tens
     return torch.zeros(vllm_config.scheduler_config.max_num_batched_tokens, dtype=torch.int32, device=device)
 
 
-def _on_host(step: CommonAttentionMetadata) -> torch.Tensor:
+def lengths_on_host(step: CommonAttentionMetadata) -> torch.Tensor:
     """The sequence lengths, from the copy that the runner keeps: reading the device's would wait for it.
 
     There is no copy while the host does not know how many speculated tokens the device accepted.

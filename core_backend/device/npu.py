@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode
 
 from core_backend.hardware import Hardware, hardware_of
@@ -108,6 +109,12 @@ def reset_peak_memory() -> None:
 def synchronize() -> None:
     """Wait for everything that was launched."""
     torch.npu.synchronize()
+
+
+def collective_name(group: ProcessGroup) -> str:
+    """What operators that communicate by themselves know a group of ranks by."""
+    backend: Any = group._get_backend(torch.device("npu"))
+    return str(backend.get_hccl_comm_name(torch.distributed.get_rank(group)))
 
 
 def empty_cache() -> None:

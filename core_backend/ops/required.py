@@ -24,6 +24,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "npu_fused_infer_attention_score.out",
         "npu_fused_infer_attention_score_v2.out",
         "npu_fusion_attention",
+        "npu_moe_distribute_combine_v2",
+        "npu_moe_distribute_dispatch_v2",
         "npu_moe_gating_top_k",
         "npu_moe_token_unpermute",
         "npu_mrope",

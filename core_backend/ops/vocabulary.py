@@ -7,8 +7,9 @@ specification, and its docstrings give shapes, units, errors and sources for all
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
-from core_backend.ops.cpu.moe import ExpertRows
+from core_backend.ops.cpu.moe import ExpertRows, SentTokens
 
 
 class OperatorSet(Protocol):
@@ -50,6 +51,7 @@ class OperatorSet(Protocol):
         sliding_window: int | None,
         out: Tensor,
         sinks: Tensor | None = None,
+        logits_soft_cap: float | None = None,
     ) -> None: ...
 
     def varlen_attention(
@@ -159,9 +161,17 @@ class OperatorSet(Protocol):
         self, x: Tensor, topk_ids: Tensor, *, num_experts: int, first: int, num_local: int
     ) -> ExpertRows: ...
 
+    def pack_expert_weight(self, weight: Tensor) -> Tensor: ...
+
     def grouped_matmul(self, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor: ...
 
     def combine_experts(self, rows: Tensor, row_of: Tensor, counts: Tensor, topk_weights: Tensor) -> Tensor: ...
+
+    def dispatch_to_ranks(
+        self, x: Tensor, topk_ids: Tensor, topk_weights: Tensor | None, *, group: ProcessGroup, num_experts: int
+    ) -> SentTokens: ...
+
+    def combine_from_ranks(self, rows: Tensor, topk_ids: Tensor, topk_weights: Tensor, sent: SentTokens) -> Tensor: ...
 
     # Sampling
 

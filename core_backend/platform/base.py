@@ -7,6 +7,7 @@ import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
+from core_backend import upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.metrics import publish_device
@@ -40,6 +41,10 @@ class AscendPlatform(Platform):
         return True
 
     @classmethod
+    def get_device_communicator_cls(cls) -> str:
+        return "core_backend.worker.communicator.AscendCommunicator"
+
+    @classmethod
     def support_hybrid_kv_cache(cls) -> bool:
         return True
 
@@ -57,19 +62,18 @@ class AscendPlatform(Platform):
                 f"attention backend {selected_backend.name} is not for this device: leave --attention-backend unset."
             )
         from core_backend.attention.backend import AscendAttentionBackend
+        from core_backend.attention.mla import AscendMLABackend
 
-        hardware = current_device().hardware
+        backend = AscendMLABackend if attn_selector_config.use_mla else AscendAttentionBackend
         if attn_selector_config.use_mla:
-            hardware.check_feature("MLA")
-        reasons = AscendAttentionBackend.validate_configuration(
-            **attn_selector_config._asdict(), device_capability=None
-        )
+            current_device().hardware.check_feature("MLA")
+        reasons = backend.validate_configuration(**attn_selector_config._asdict(), device_capability=None)
         if reasons:
             raise NotImplementedError(
                 f"this model's attention cannot run here: {', '.join(reasons)}. Choose another model, or leave the "
                 "setting that asks for it (kv_cache_dtype, block_size) unset."
             )
-        return "core_backend.attention.backend.AscendAttentionBackend"
+        return f"{backend.__module__}.{backend.__name__}"
 
     @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
@@ -81,6 +85,9 @@ class AscendPlatform(Platform):
             raise ValueError(f"{V2_MODEL_RUNNER}=1 needs Triton, which has no backend for our devices: unset it.")
         # vLLM looks for Triton by itself, and finds one where a GPU is.
         os.environ[V2_MODEL_RUNNER] = "0"
+        # Without a parser this is not `vllm serve`, but vLLM used as a library in somebody's own process.
+        if parser is not None:
+            upstream_patches.apply_to_configuration()
 
     @classmethod
     def check_and_update_config(cls, vllm_config: "VllmConfig") -> None:
@@ -89,6 +96,9 @@ class AscendPlatform(Platform):
         device = current_device()
         publish_device(device)
         cls._check_model(vllm_config)
+        _check_load_balancing(vllm_config)
+        if config.moe_communication != "auto":
+            device.hardware.check_moe_communication(config.moe_communication)
         _use_worker(vllm_config, cls.worker_cls)
         cls._configure(vllm_config, config)
 
@@ -104,6 +114,20 @@ class AscendPlatform(Platform):
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
         raise NotImplementedError
+
+
+def _check_load_balancing(vllm_config: "VllmConfig") -> None:
+    """Raises ValueError for a way to balance the load of experts that has not been tried on our devices."""
+    parallel_config = vllm_config.parallel_config
+    if not parallel_config.enable_eplb:
+        return
+    eplb_config = parallel_config.eplb_config
+    if eplb_config.use_async:
+        raise ValueError(
+            "eplb_config: use_async=True is not supported: set it to false (--eplb-config.use_async=false)."
+        )
+    if eplb_config.communicator != "torch_gloo":
+        raise ValueError(f"eplb_config: communicator={eplb_config.communicator!r} is not supported: leave it unset.")
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:

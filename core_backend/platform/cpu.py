@@ -61,8 +61,7 @@ class CpuPlatform(AscendPlatform):
     @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
         super().pre_register_and_update(parser)
-        # Without a parser this is not `vllm serve`, but vLLM used as a library in somebody's own process.
-        if parser is None:
+        if parser is None:  # as above: not `vllm serve`
             return
         # A forked engine core inherits the imports of the API server: 12 s less to wait.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")

@@ -12,6 +12,7 @@ from vllm.v1.utils import CpuGpuBuffer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from core_backend import upstream_patches
+from core_backend.attention.mla import split_latent_cache
 from core_backend.device import current_device, npu
 from core_backend.lora.loading import AscendWorkerLoRAManager
 from core_backend.worker.graphs import AclGraphWrapper
@@ -64,6 +65,9 @@ class AscendModelRunner(GPUModelRunner):
         self, kv_cache_raw_tensors: dict[str, torch.Tensor], kernel_block_sizes: list[int]
     ) -> dict[str, Any]:
         caches = super()._reshape_kv_cache_tensors(kv_cache_raw_tensors, kernel_block_sizes)
+        if self.model_config.use_mla:
+            latent_size = self.model_config.hf_text_config.kv_lora_rank
+            return {layer: split_latent_cache(cache, latent_size) for layer, cache in caches.items()}
         if current_device().hardware.kv_layout == "nd":
             return caches
         return {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core_backend.hardware import CHIPS, CPU, hardware_of
+from core_backend.hardware import CHIPS, CPU, ExpertShape, hardware_of
 
 
 def row(name):
@@ -64,20 +64,38 @@ def test_310p_refuses_by_name_what_it_does_not_have(feature):
     row("910B").check_feature(feature)
 
 
+# Ranks, experts, top_k and hidden size of a layer; tokens per rank.
 @pytest.mark.parametrize(
-    ("chip", "ranks", "tokens", "experts", "way"),
+    ("chip", "shape", "tokens", "way"),
     [
-        ("910B", 16, 512, 24, "mc2"),
-        ("910B", 8, 32, 16, "all_gather"),  # too few ranks
-        ("910B", 32, 513, 8, "all_gather"),  # too many tokens
-        ("910B", 16, 32, 25, "all_gather"),  # too many experts on a device
-        ("910_93", 2, 512, 64, "mc2"),
-        ("910_93", 2, 4096, 64, "all_to_all"),
-        ("310P", 2, 32, 8, "all_gather"),
+        ("910B", (16, 384, 8, 4096), 256, "mc2"),
+        ("910B", (8, 128, 8, 4096), 32, "all_gather"),  # too few ranks
+        ("910B", (32, 256, 8, 4096), 257, "all_gather"),  # too many tokens
+        ("910B", (16, 400, 8, 4096), 32, "all_gather"),  # too many experts on a device
+        ("910B", (16, 128, 8, 4096 + 16), 32, "all_gather"),  # no multiple of 32
+        ("910_93", (2, 128, 8, 4096), 512, "mc2"),
+        ("910_93", (2, 128, 8, 4096), 513, "all_to_all"),
+        ("910_93", (2, 128, 8, 512), 32, "all_to_all"),  # tokens too small
+        ("910_93", (3, 128, 8, 4096), 32, "all_to_all"),  # unequal shares
+        ("910_93", (2, 128, 17, 4096), 32, "all_to_all"),  # too many choices
+        ("310P", (2, 16, 4, 4096), 32, "all_gather"),
     ],
 )
-def test_how_tokens_reach_experts_follows_from_the_row(chip, ranks, tokens, experts, way):
-    assert row(chip).choose_moe_communication(ranks, tokens, experts) == way
+def test_how_tokens_reach_experts_follows_from_the_row(chip, shape, tokens, way):
+    assert row(chip).choose_moe_communication(ExpertShape(*shape), tokens) == way
+
+
+def test_a_way_that_a_chip_does_not_have_is_refused_by_name():
+    with pytest.raises(ValueError, match="moe_communication='mc2' is not for CPU: it has all_gather, all_to_all"):
+        CPU.check_moe_communication("mc2")
+    row("910B").check_moe_communication("all_to_all")
+
+
+def test_latent_attention_of_other_sizes_is_refused_by_name():
+    row("910B").check_latent_sizes(512, 64, 128, 128)
+    CPU.check_latent_sizes(256, 32, 64, 64)
+    with pytest.raises(NotImplementedError, match=r"kv_lora_rank 256, .* does not run on 910B: .* takes 512, 64, 128"):
+        row("910B").check_latent_sizes(256, 32, 64, 64)
 
 
 @pytest.mark.parametrize(

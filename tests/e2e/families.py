@@ -105,7 +105,7 @@ def _ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference
     from core_backend.device import current_device
 
     result.device = str(current_device())
-    greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, min_tokens=NUM_NEW_TOKENS)
+    greedy = SamplingParams(temperature=0, max_tokens=NUM_NEW_TOKENS, ignore_eos=True)
     llm = None
     try:
         llm = LLM(model=str(folder), **{**SETTINGS, **family.settings})

@@ -5,7 +5,15 @@ from core_backend.ops.cpu.attention import paged_attention, plan_attention, varl
 from core_backend.ops.cpu.kv_cache import compute_slot_mapping, prepare_slot_mapping, write_kv
 from core_backend.ops.cpu.linear import linear, pack_linear_weight
 from core_backend.ops.cpu.mla import merge_attention, mla_paged_attention, mla_varlen_attention
-from core_backend.ops.cpu.moe import combine_experts, grouped_matmul, route_to_experts, route_topk
+from core_backend.ops.cpu.moe import (
+    combine_experts,
+    combine_from_ranks,
+    dispatch_to_ranks,
+    grouped_matmul,
+    pack_expert_weight,
+    route_to_experts,
+    route_topk,
+)
 from core_backend.ops.cpu.norm import add_rms_norm, rms_norm
 from core_backend.ops.cpu.quantization import pack_quantized_weight, quantize_per_token, quantized_linear
 from core_backend.ops.cpu.rotary import mrope, rotary
@@ -15,7 +23,9 @@ __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
     "combine_experts",
+    "combine_from_ranks",
     "compute_slot_mapping",
+    "dispatch_to_ranks",
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
@@ -23,6 +33,7 @@ __all__ = [
     "mla_paged_attention",
     "mla_varlen_attention",
     "mrope",
+    "pack_expert_weight",
     "pack_linear_weight",
     "pack_quantized_weight",
     "paged_attention",

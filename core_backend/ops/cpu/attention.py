@@ -49,6 +49,21 @@ class CpuAttentionPlan:
     masks: dict[tuple[object, ...], Tensor | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a layer's attention is like."""
+
+    scale: float
+    sliding_window: int | None
+    sinks: Tensor | None = None
+    logits_soft_cap: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether scores are only scaled, and every earlier token is seen."""
+        return self.sliding_window is None and self.sinks is None and self.logits_soft_cap is None
+
+
 def plan_attention(
     query_start_loc: list[int],
     seq_lens: list[int],
@@ -118,6 +133,7 @@ def paged_attention(
     sliding_window: int | None,
     out: Tensor,
     sinks: Tensor | None = None,
+    logits_soft_cap: float | None = None,
 ) -> None:
     """Attention of this step's tokens over the paged cache, which already holds their own keys and values.
 
@@ -125,15 +141,18 @@ def paged_attention(
     key_cache, value_cache  [num_blocks, block_size, num_kv_heads, head_size]; num_kv_heads divides num_heads
     sliding_window          a token sees itself and the sliding_window - 1 before it; None: all before it
     sinks                   [num_heads]: a score that every token gives to nothing at all; None: there is none
-    Source: arXiv 2309.06180; sinks: arXiv 2309.17453.
+    logits_soft_cap         a score x becomes cap * tanh(x / cap); None: it stays. Not together with sinks
+    Source: arXiv 2309.06180; sinks: arXiv 2309.17453; soft cap: arXiv 2408.00118.
     """
+    assert sinks is None or logits_soft_cap is None
+    variant = Variant(scale, sliding_window, sinks, logits_soft_cap)
     for group in plan.decodes:
-        out[group.tokens] = _attend_decodes(query, key_cache, value_cache, group, plan, scale, sliding_window, sinks)
+        out[group.tokens] = _attend_decodes(query, key_cache, value_cache, group, plan, variant)
     for seq in plan.sequences:
         assert seq.block_ids is not None
         key = key_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
         value = value_cache.index_select(0, seq.block_ids).flatten(0, 1)[: seq.seq_len]
-        out[seq.start : seq.end] = _attend_sequence(query, key, value, seq, plan, scale, sliding_window, sinks)
+        out[seq.start : seq.end] = _attend_sequence(query, key, value, seq, plan, variant)
 
 
 def varlen_attention(
@@ -152,9 +171,10 @@ def varlen_attention(
     key, value      [num_tokens, num_kv_heads, head_size]; num_kv_heads divides num_heads
     sliding_window  as in paged_attention; without causality, a token also sees as many after it
     """
+    variant = Variant(scale, sliding_window)
     for seq in plan.sequences:
         rows = slice(seq.start, seq.end)
-        out[rows] = _attend_sequence(query, key[rows], value[rows], seq, plan, scale, sliding_window)
+        out[rows] = _attend_sequence(query, key[rows], value[rows], seq, plan, variant)
 
 
 def _attend_decodes(
@@ -163,23 +183,37 @@ def _attend_decodes(
     value_cache: Tensor,
     group: DecodeGroup,
     plan: CpuAttentionPlan,
-    scale: float,
-    sliding_window: int | None,
-    sinks: Tensor | None,
+    variant: Variant,
 ) -> Tensor:
     num_reqs, (num_kv_heads, head_size) = len(group.tokens), key_cache.shape[2:]
     key, value = (_gather(cache, group) for cache in (key_cache, value_cache))
     # The query heads that share a KV head stand where query tokens usually do: nothing is repeated.
     heads = query.index_select(0, group.tokens).view(num_reqs, num_kv_heads, -1, head_size)
-    mask_key = (id(group), sliding_window, query.dtype)
+    mask_key = (id(group), variant.sliding_window, query.dtype)
     if mask_key not in plan.masks:
-        plan.masks[mask_key] = _decode_mask(group, sliding_window, query.dtype)
+        plan.masks[mask_key] = _decode_mask(group, variant.sliding_window, query.dtype)
     mask = plan.masks[mask_key]
-    if sinks is not None:
+    assert mask is not None
+    if variant.sinks is not None:
         # [num_kv_heads, heads that share one, 1]: as the rows of `heads` above.
-        key, value, mask = _with_sink(key, value, mask, sinks.view(num_kv_heads, -1, 1))
-    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=mask, scale=scale)
-    return attended.reshape(num_reqs, -1, head_size)
+        key, value, mask = _with_sink(key, value, mask, variant.sinks.view(num_kv_heads, -1, 1))
+    return _attend(heads, key, value, mask, variant).reshape(num_reqs, -1, head_size)
+
+
+def _attend(
+    heads: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, variant: Variant, *, is_causal: bool = False
+) -> Tensor:
+    """softmax(heads @ key.T * scale + mask) @ value, the scores capped first if the variant says so."""
+    if variant.logits_soft_cap is None:
+        return F.scaled_dot_product_attention(
+            heads, key, value, attn_mask=mask, is_causal=is_causal, scale=variant.scale
+        )
+    assert not is_causal, "a capped score needs its mask"
+    # torch's fused kernel has no cap: here the score matrix is built.
+    scores = (heads @ key.transpose(-2, -1)).float().mul_(variant.scale)
+    scores = scores.div_(variant.logits_soft_cap).tanh_().mul_(variant.logits_soft_cap)
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    return weights.to(value.dtype) @ value
 
 
 def _with_sink(key: Tensor, value: Tensor, mask: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,9 +252,7 @@ def _attend_sequence(
     value: Tensor,
     seq: Sequence,
     plan: CpuAttentionPlan,
-    scale: float,
-    sliding_window: int | None,
-    sinks: Tensor | None = None,
+    variant: Variant,
 ) -> Tensor:
     """Attention of one request; key and value are [seq_len, num_kv_heads, head_size]."""
     num_kv_heads, head_size = key.shape[1:]
@@ -228,12 +260,12 @@ def _attend_sequence(
     # KV heads stand where the batch usually does, so that sharing one among query heads needs no copy.
     heads = query[seq.start : seq.end].view(num_tokens, num_kv_heads, -1, head_size).permute(1, 2, 0, 3)
     key, value = (x.transpose(0, 1).unsqueeze(1).expand(-1, heads.shape[1], -1, -1) for x in (key, value))
-    plain_causal = plan.causal and num_tokens == seq.seq_len and sliding_window is None and sinks is None
-    mask = None if plain_causal else _sequence_mask(seq, plan, sliding_window, query.dtype)
-    if sinks is not None:
+    plain_causal = plan.causal and num_tokens == seq.seq_len and variant.is_plain
+    mask = None if plain_causal else _sequence_mask(seq, plan, variant.sliding_window, query.dtype)
+    if variant.sinks is not None:
         mask = query.new_zeros(num_tokens, seq.seq_len) if mask is None else mask
-        key, value, mask = _with_sink(key, value, mask, sinks.view(num_kv_heads, -1, 1, 1))
-    attended = F.scaled_dot_product_attention(heads, key, value, attn_mask=mask, is_causal=plain_causal, scale=scale)
+        key, value, mask = _with_sink(key, value, mask, variant.sinks.view(num_kv_heads, -1, 1, 1))
+    attended = _attend(heads, key, value, mask, variant, is_causal=plain_causal)
     return attended.permute(2, 0, 1, 3).reshape(num_tokens, -1, head_size)
 
 

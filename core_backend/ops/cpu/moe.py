@@ -1,9 +1,10 @@
 """Mixture of experts: which experts a token goes to, and the way there and back."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 EPSILON = 1e-20
 
@@ -14,6 +15,14 @@ class ExpertRows(NamedTuple):
     rows: Tensor  # [num_tokens * top_k, hidden_size]; rows past counts.sum() are unspecified
     counts: Tensor  # [num_local_experts] int64: how many rows each expert gets, in the experts' order
     row_of: Tensor  # [num_tokens * top_k] int32: the row of a token's choice; -1 if its expert is not local
+
+
+class SentTokens(NamedTuple):
+    """What dispatch_to_ranks brought to this rank, and what takes it back."""
+
+    rows: Tensor  # [>= counts.sum(), hidden_size], sorted by expert; those past the sum are unspecified
+    counts: Tensor  # [num_local_experts] int64
+    way_back: Any  # opaque outside the operator set
 
 
 def route_topk(
@@ -74,17 +83,29 @@ def route_to_experts(x: Tensor, topk_ids: Tensor, *, num_experts: int, first: in
     )
 
 
+def pack_expert_weight(weight: Tensor) -> Tensor:
+    """The weights of several experts as grouped_matmul wants them.
+
+    weight   [num_local_experts, output_size, input_size]
+    returns  [num_local_experts, input_size, output_size], contiguous: whole experts can be moved between ranks
+    """
+    return weight.transpose(1, 2).contiguous()
+
+
 def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Each expert's rows times its weight.
 
     x        [num_rows, input_size], sorted by expert
-    weight   [num_local_experts, input_size, output_size], dense or the transpose of what is
+    weight   [num_local_experts, input_size, output_size]: what pack_expert_weight returned, or the transpose of
+             what is dense
     counts   [num_local_experts] int64; their sum may be less than num_rows
     returns  [num_rows, output_size]; rows past counts.sum() are unspecified
     """
     out = x.new_empty(x.shape[0], weight.shape[2])
     begin = 0
     for expert, count in enumerate(counts.tolist()):
+        if not count:  # its weight is not even read
+            continue
         torch.mm(x[begin : begin + count], weight[expert], out=out[begin : begin + count])
         begin += count
     return out
@@ -102,3 +123,31 @@ def combine_experts(rows: Tensor, row_of: Tensor, counts: Tensor, topk_weights: 
     gathered = rows[row_of.clamp(min=0).long()].float().masked_fill(~is_here, 0)
     weighted = gathered.view(*topk_weights.shape, rows.shape[1]) * topk_weights.float().unsqueeze(-1)
     return weighted.sum(1).to(rows.dtype)
+
+
+def dispatch_to_ranks(
+    x: Tensor, topk_ids: Tensor, topk_weights: Tensor | None, *, group: ProcessGroup, num_experts: int
+) -> SentTokens:
+    """Send each token to the ranks of its experts, of which each has equally many, by one fused operator.
+
+    x             [num_tokens, hidden_size], num_tokens the same on all ranks and at least 1
+    topk_ids      [num_tokens, top_k] int32, no expert twice for a token
+    topk_weights  [num_tokens, top_k] fp32 where the chip's operator sends them along, else None
+    group         the expert-parallel ranks
+    Raises NotImplementedError: only NPUs have it. The same is done by route_to_experts and all-to-all.
+    """
+    _only_on_npus()
+
+
+def combine_from_ranks(rows: Tensor, topk_ids: Tensor, topk_weights: Tensor, sent: SentTokens) -> Tensor:
+    """The way back of dispatch_to_ranks: the weighted sum of what each token's experts made of it.
+
+    rows     [as sent.rows]
+    returns  [num_tokens, hidden_size]
+    Raises NotImplementedError: only NPUs have it.
+    """
+    _only_on_npus()
+
+
+def _only_on_npus() -> NoReturn:
+    raise NotImplementedError("there is no fused operator that sends tokens here: use all_to_all or all_gather.")

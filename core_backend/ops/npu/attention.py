@@ -51,8 +51,11 @@ def paged_attention(
     sliding_window: int | None,
     out: Tensor,
     sinks: Tensor | None = None,
+    logits_soft_cap: float | None = None,
 ) -> None:
-    """See ops/cpu."""
+    """See ops/cpu. Raises NotImplementedError for a soft cap."""
+    if logits_soft_cap is not None:
+        raise NotImplementedError("the fused attention operator has no soft cap: use another model.")
     query = query.contiguous()  # a slice of qkv where a layer has no rotary embedding
     sparse_mode, pre_tokens, next_tokens = _sparsity(plan.causal, sliding_window)
     num_blocks, block_size, num_kv_heads = key_cache.shape[:3]

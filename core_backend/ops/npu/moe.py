@@ -7,7 +7,9 @@ import torch_npu
 from torch import Tensor
 
 from core_backend.ops.cpu import moe as plain
-from core_backend.ops.cpu.moe import EPSILON, ExpertRows
+from core_backend.ops.cpu.moe import EPSILON, ExpertRows, pack_expert_weight
+
+__all__ = ["combine_experts", "grouped_matmul", "pack_expert_weight", "route_to_experts", "route_topk"]
 
 SOFTMAX, SIGMOID = 0, 1  # norm_type
 BEST_EXPERT, TWO_BEST_EXPERTS = 0, 1  # group_select_mode

@@ -16,6 +16,7 @@ MODULES = (
     "kv_cache",
     "layout",
     "moe",
+    "moe_distribute",
     "norm",
     "quantization",
     "rotary",

@@ -194,8 +194,9 @@ def npu_grouped_matmul(
         rows.dtype == matrices.dtype, "x and weight have one dtype", GROUPED_MATMUL, x=rows.dtype, weight=matrices.dtype
     )
     if CHIP.family == "310P":
+        half = (torch.float16, torch.float32) if CHIP.takes_float32 else (torch.float16,)
         rule(
-            rows.dtype == torch.float16 and matrices.shape[2] % 16 == 0,
+            rows.dtype in half and matrices.shape[2] % 16 == 0,
             "310P: float16, output size a multiple of 16",
             GROUPED_MATMUL,
             dtype=rows.dtype,

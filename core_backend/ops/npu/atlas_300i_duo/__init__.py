@@ -3,14 +3,16 @@
 What the chip table refuses there has no operator here either: calling it raises NotImplementedError.
 """
 
-# npu_top_k_top_p is not on this chip: sampling and three-part rotary embedding run as single operators.
-from core_backend.ops.cpu import apply_top_k_top_p, mrope
+# npu_top_k_top_p is not on this chip: sampling and three-part rotary embedding run as single operators,
+# and nothing sends tokens by itself.
+from core_backend.ops.cpu import apply_top_k_top_p, combine_from_ranks, dispatch_to_ranks, mrope
 from core_backend.ops.npu import (
     add_rms_norm,
     compute_slot_mapping,
     gelu_and_mul,
     grouped_matmul,
     linear,
+    pack_expert_weight,
     pack_linear_weight,
     prepare_slot_mapping,
     rms_norm,
@@ -33,7 +35,9 @@ __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
     "combine_experts",
+    "combine_from_ranks",
     "compute_slot_mapping",
+    "dispatch_to_ranks",
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
@@ -41,6 +45,7 @@ __all__ = [
     "mla_paged_attention",
     "mla_varlen_attention",
     "mrope",
+    "pack_expert_weight",
     "pack_linear_weight",
     "pack_quantized_weight",
     "paged_attention",

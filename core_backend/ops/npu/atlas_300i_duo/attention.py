@@ -63,9 +63,10 @@ def paged_attention(
     sliding_window: int | None,
     out: Tensor,
     sinks: Tensor | None = None,
+    logits_soft_cap: float | None = None,
 ) -> None:
-    """See ops/cpu. Raises NotImplementedError for a sliding window, sinks, or attention that is not causal."""
-    _refuse(plan, sliding_window, sinks)
+    """See ops/cpu. Raises NotImplementedError for a variant that this chip has no operator for."""
+    _refuse(plan, sliding_window, sinks, logits_soft_cap)
     if not plan.seq_lens:
         return
     assert plan.block_table is not None
@@ -109,7 +110,7 @@ def varlen_attention(
     out: Tensor,
 ) -> None:
     """See ops/cpu. Raises NotImplementedError for a sliding window."""
-    _refuse(plan, sliding_window, None, may_be_bidirectional=True)
+    _refuse(plan, sliding_window, may_be_bidirectional=True)
     if not plan.seq_lens:
         return
     num_tokens = query.shape[0]
@@ -143,11 +144,17 @@ def varlen_attention(
 
 
 def _refuse(
-    plan: NzAttentionPlan, sliding_window: int | None, sinks: Tensor | None, *, may_be_bidirectional: bool = False
+    plan: NzAttentionPlan,
+    sliding_window: int | None,
+    sinks: Tensor | None = None,
+    logits_soft_cap: float | None = None,
+    *,
+    may_be_bidirectional: bool = False,
 ) -> None:
     wanted = {
         "a sliding window": sliding_window is not None,
         "attention sinks": sinks is not None,
+        "a soft cap": logits_soft_cap is not None,
         "attention that is not causal over a cache": not plan.causal and not may_be_bidirectional,
     }
     if asked_for := [name for name, is_wanted in wanted.items() if is_wanted]:
