@@ -15,7 +15,7 @@ import transformers
 from peft import PeftModel
 
 from tests.adapters import ATTENTION, LAYERS, save_adapter
-from tests.models import Family, of
+from tests.models import FAMILIES, Family, of
 
 MODELS = {
     family.name: family
@@ -25,6 +25,7 @@ MODELS = {
         Family("LLaMA tied", of("LlamaConfig", tie_word_embeddings=True)),
         Family("Qwen2", of("Qwen2Config")),
         Family("Qwen2 tied", of("Qwen2Config", tie_word_embeddings=True)),
+        FAMILIES["Qwen3-MoE"],  # whose experts have no LoRA, while its attention does
         Family("LLaMA on two ranks", of("LlamaConfig"), settings={"tensor_parallel_size": 2}),
         Family(
             "LLaMA on two ranks that share adapters",
@@ -94,9 +95,11 @@ def make_adapters(model_folder: Path, config: Any) -> dict[str, Path]:
     ends = ["embed_tokens", "lm_head"] if config.model_type == "llama" else []
     if config.tie_word_embeddings:
         ends = ends[:1]
+    layers = [*ATTENTION] if hasattr(config, "num_experts") else LAYERS
+    some = [name for name in (*ATTENTION[::2], "up_proj") if name in layers]
     configs: dict[str, dict[str, Any]] = {
-        "A": {"target_modules": LAYERS},
-        "B": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": [*ATTENTION[::2], "up_proj", *ends]},
+        "A": {"target_modules": layers},
+        "B": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": [*some, *ends]},
     }
     return {
         name: save_adapter(model_folder, model_folder / f"adapter-{name}", seed, **config)
