@@ -56,7 +56,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve MODEL to OpenAI clients. Further options are those of `vllm serve`."""
-    from ascend_adapters.config import EngineSettings, engine_environment
+    from ascend_adapters.config import EngineSettings, asks_for_lora, engine_environment
     from ascend_adapters.models import locate, prepare
     from ascend_adapters.progress import Progress
 
@@ -69,8 +69,10 @@ def serve(
     command += ["--host", host, "--port", str(port), *EngineSettings().arguments()]
     # vLLM asks for the key under /v1 only; this asks for it everywhere.
     command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]
+    # Who has the key may also load adapters.
+    environment = engine_environment(folder, enable_lora=asks_for_lora(context.args))
     # By environment, not as an argument: any user of the machine can read a process's arguments.
-    os.execve(sys.executable, command, {**engine_environment(folder), "VLLM_API_KEY": api_key})  # noqa: S606
+    os.execve(sys.executable, command, {**environment, "VLLM_API_KEY": api_key})  # noqa: S606
 
 
 @app.command()

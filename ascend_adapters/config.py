@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ class EngineSettings:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "EngineSettings":
-        """Raises SettingError for a name that vLLM does not know, a refused one, or a value that is no JSON."""
+        """Raises SettingError for a name that vLLM does not know, a refused one, or a value that does not fit."""
         for name in given:
             if name in REFUSED:
                 raise SettingError(f"{name} is refused: {REFUSED[name]}.")
             if name not in engine_settings():
                 raise SettingError(f"unknown engine setting {name!r}{closest(name, engine_settings())}")
+        if given.get("lora_modules") and not given.get("enable_lora"):
+            raise SettingError("lora_modules are adapters to load, and the engine takes none: set enable_lora=True.")
         return cls(tuple(sorted((name, _as_json(name, value)) for name, value in given.items() if value is not None)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,12 +85,24 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def engine_environment(model: str) -> dict[str, str]:
-    """The environment of an engine process: this process's, with defaults for what is not set."""
+def engine_environment(model: str, *, enable_lora: bool = False) -> dict[str, str]:
+    """The environment of an engine process: this process's, with defaults for what is not set.
+
+    enable_lora  adapters may be loaded and unloaded while it serves, by whoever may ask it for anything
+    """
     environment = dict(os.environ)
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     # The engine's processes talk to each other on this machine only.
     environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
     if Path(model).is_dir():
         environment.setdefault("HF_HUB_OFFLINE", "1")
+    if enable_lora:
+        environment.setdefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
     return environment
+
+
+def asks_for_lora(arguments: Sequence[str]) -> bool:
+    """Whether arguments of `vllm serve` enable LoRA; the last one counts."""
+    switches = {"--enable-lora": True, "--no-enable-lora": False}
+    given = [switches[name] for argument in arguments if (name := argument.replace("_", "-")) in switches]
+    return given[-1] if given else False

@@ -2,7 +2,7 @@
 
 A body is what an OpenAI-compatible server takes as JSON, an answer what it gives back; vLLM's additional
 fields (top_k, min_p, structured_outputs, ...) are part of it. `model` may be left out of a body: the backend
-fills in its own.
+fills in its own. It may also name a LoRA adapter that the engine has loaded.
 """
 
 from collections.abc import AsyncGenerator
@@ -87,11 +87,15 @@ class Backend(Protocol):
         ...
 
     async def load_lora(self, name: str, path: str) -> None:
-        """Make the LoRA adapter in the folder `path` available as model `name`."""
+        """Make the LoRA adapter in the folder `path` of the engine's machine available as model `name`.
+
+        The folder may be read again until the adapter is unloaded. Raises RequestError for an adapter that the
+        engine cannot serve, or a name that is taken.
+        """
         ...
 
     async def unload_lora(self, name: str) -> None:
-        """Forget the LoRA adapter `name`."""
+        """Forget the LoRA adapter `name`; requests that use it go on. Raises RequestError if there is none."""
         ...
 
     async def close(self) -> None:

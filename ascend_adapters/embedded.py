@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -69,6 +70,11 @@ class EmbeddedBackend(HttpBackend):
         )
 
     @on_io_loop
+    async def load_lora(self, name: str, path: str) -> None:
+        """Make the LoRA adapter in the folder `path` available as model `name`."""
+        await super().load_lora(name, _absolute(path))
+
+    @on_io_loop
     async def close(self) -> None:
         """Stop the engine, unless another backend uses it. A later call starts it again."""
         await super().close()
@@ -106,6 +112,12 @@ class EmbeddedBackend(HttpBackend):
         return (
             error if isinstance(error, ServerError) else ServerError(f"the engine dropped the connection: {error!r}.")
         )
+
+
+def _absolute(path: str) -> str:
+    """The engine's current folder need not be this process's."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute() if folder.exists() else path)
 
 
 class _UnixTransport(httpx.HTTPTransport):

@@ -107,12 +107,11 @@ class EngineRun:
             *(sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)),
             *("serve", model_folder, "--uds", self.socket, "--served-model-name", name, *settings.arguments()),
         ]
-        environment = engine_environment(model_folder)
+        # Only this user can reach the socket.
+        environment = engine_environment(model_folder, enable_lora=bool(settings.as_dict().get("enable_lora")))
         environment.pop("VLLM_API_KEY", None)  # meant for servers; here the folder's mode is the lock
         # vLLM's processes talk over sockets too: not in the folder that all users share.
         environment["VLLM_RPC_BASE_PATH"] = str(self._folder)
-        if settings.as_dict().get("enable_lora"):
-            environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         with (self._folder / "engine.log").open("wb") as log:
             return subprocess.Popen(
                 command,

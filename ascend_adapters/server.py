@@ -6,8 +6,8 @@ import os
 import re
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, NoReturn
 
 import httpx
@@ -73,9 +73,10 @@ class HttpBackend(ABC):
         if name not in cards:
             raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
         tasks = await self._tasks()
+        model = cards.get(cards[name].get("parent"), cards[name])  # an adapter's card tells less
         return EngineInfo(
             model=name,
-            max_model_len=cards[name].get("max_model_len"),
+            max_model_len=model.get("max_model_len"),
             device=_device_from_metrics(await self._get_text("/metrics")),
             loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
             tasks=tasks,
@@ -135,11 +136,13 @@ class HttpBackend(ABC):
 
     @on_io_loop
     async def load_lora(self, name: str, path: str) -> None:
-        await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+        with _explaining_loras():
+            await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
 
     @on_io_loop
     async def unload_lora(self, name: str) -> None:
-        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        with _explaining_loras():
+            await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     @on_io_loop
     async def close(self) -> None:
@@ -297,6 +300,37 @@ class ServerBackend(HttpBackend):
         )
 
 
+class _FailedError(ServerError):
+    """The server answers that it failed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server failed: {reason}. Its log tells more.")
+        self.reason = reason
+
+
+@contextmanager
+def _explaining_loras() -> Iterator[None]:
+    try:
+        yield
+    except _FailedError as error:
+        # vLLM (0.23) answers so to every adapter that it cannot load, and serves on.
+        raise RequestError(_innermost(error.reason)) from error
+    except RequestError as error:
+        if str(error) != "Not Found":  # there is no such path
+            raise
+        raise RequestError(
+            "this engine takes no LoRA adapters: set enable_lora=True, or start the server with --enable-lora "
+            "(and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 if it is not `ascend-adapters serve`)."
+        ) from error
+
+
+def _innermost(reason: str) -> str:
+    """Without what vLLM's engine core and its executor say around it."""
+    reason = reason.removeprefix("Call to add_lora method failed: ")
+    match = re.fullmatch(r"Worker failed with error '(.*)', please check the stack trace.*", reason, re.DOTALL)
+    return match[1] if match else reason
+
+
 def _close_soon(client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
     asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
@@ -343,12 +377,13 @@ def _raise_for(response: httpx.Response) -> NoReturn:
 
 
 def _error_from(error: Body) -> AscendError:
-    code, message = error.get("code"), str(error.get("message") or "no reason given").strip()
+    # "detail" is FastAPI's own word, as where there is no such path.
+    code, message = error.get("code"), str(error.get("message") or error.get("detail") or "no reason given").strip()
     if code == httpx.codes.UNAUTHORIZED:
         return ServerError("the server refuses the API key: give api_key=..., or set ASCEND_API_KEY.")
     if isinstance(code, int) and 400 <= code < 500:
         return RequestError(message)
-    return ServerError(f"the server failed: {message}. Its log tells more.")
+    return _FailedError(message)
 
 
 def _with_truncation(call: str, error: RequestError) -> RequestError:

@@ -124,6 +124,8 @@ class FakeBackend:
         return {"count": len(text), "max_model_len": self.max_model_len, "tokens": [ord(c) for c in text]}
 
     async def load_lora(self, name: str, path: str) -> None:
+        if name in self._loras:
+            raise RequestError(f"LoRA adapter {name!r} is loaded already: unload it first, or use another name.")
         self._loras[name] = path
 
     async def unload_lora(self, name: str) -> None:
@@ -183,6 +185,8 @@ class FakeBackend:
 
     def _generate(self, body: Body, prompt: str) -> tuple[str, str]:
         self.bodies.append(body)
+        if (model := body.get("model", self.model)) not in (self.model, *self._loras):
+            raise RequestError(f"The model `{model}` does not exist.")
         if len(prompt) >= self.max_model_len:
             raise RequestError(f"the prompt has {len(prompt)} tokens, the context {self.max_model_len}: shorten it.")
         text = self._reply if isinstance(self._reply, str) else self._reply(prompt)

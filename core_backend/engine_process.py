@@ -19,6 +19,7 @@ def prepare() -> None:
     from core_backend import upstream_patches
     from core_backend.device import current_device
 
+    upstream_patches.prefix_cache_by_adapter()
     if current_device().type == "npu":
         # The engine core of several ranks runs no worker, but clears the device's cache when it ends.
         upstream_patches.npu_memory_for_accelerator()

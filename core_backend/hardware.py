@@ -170,7 +170,6 @@ class Hardware:
 ALL_GATHER = MoeCommunication("all_gather")
 
 NO_SOFT_CAP = "its attention operators have none; use another model, or the CPU (ASCEND_OP_SET=cpu)"
-NO_LORA = "its layers are not served yet; merge the adapter into the weights first"
 
 CPU = Hardware(
     name="CPU",
@@ -180,7 +179,6 @@ CPU = Hardware(
     moe_communication_if_asked=("all_to_all",),
     refused={
         "graphs": "there are no launches to save on a CPU; leave npu_graphs unset",
-        "LoRA": NO_LORA,
     },
 )
 
@@ -232,7 +230,7 @@ CHIPS: dict[str, Hardware] = {
         mc2_sends_weights=True,
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
+        refused={"soft-capped attention": NO_SOFT_CAP},
     ),
     "Ascend910_93": Hardware(
         name="910_93",
@@ -258,7 +256,7 @@ CHIPS: dict[str, Hardware] = {
         moe_communication_if_asked=("all_gather",),
         has_graphs=True,
         streams=1800,
-        refused={"LoRA": NO_LORA, "soft-capped attention": NO_SOFT_CAP},
+        refused={"soft-capped attention": NO_SOFT_CAP},
     ),
 }
 UNTRIED = {

@@ -20,6 +20,7 @@ def apply_to_worker() -> None:
     slot_mapping_without_triton()
     sampling_with_our_operator()
     accelerator_without_device()
+    prefix_cache_by_adapter()
     cuda_streams_without_device()
     latent_prefill_is_ours()
     files_of_newer_sentence_transformers()
@@ -183,6 +184,24 @@ def sampling_with_our_operator() -> None:
 
     for module in (topk_topp_sampler, rejection_sampler):
         _replace(module, "apply_top_k_top_p", operators().apply_top_k_top_p)
+
+
+def prefix_cache_by_adapter() -> None:
+    """Tell prefixes in the cache apart by their adapter's id, not by its name alone.
+
+    Why: a name may be unloaded and given to another adapter, whose requests would find the former one's keys
+    and values. The id is new with each load.
+    Upstream: vllm/v1/core/kv_cache_utils.py (0.23.0), _gen_lora_extra_hash_keys.
+    Remove when: the id is part of the key.
+    """
+    from vllm.v1.core import kv_cache_utils
+
+    _replace(kv_cache_utils, "_gen_lora_extra_hash_keys", _adapter_of)
+
+
+def _adapter_of(request: Any) -> list[str]:
+    lora = request.lora_request
+    return [lora.lora_name, str(lora.lora_int_id)] if lora else []
 
 
 class _SlotMappingLauncher:

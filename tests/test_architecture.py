@@ -50,6 +50,7 @@ LAYERS = (
     "layers",
     "sentence_transformers_files",
     "pooling_scheduler",
+    "lora",
     "upstream_patches",
     "engine_process",
     "worker",

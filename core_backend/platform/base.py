@@ -49,6 +49,10 @@ class AscendPlatform(Platform):
         return True
 
     @classmethod
+    def get_punica_wrapper(cls) -> str:
+        return "core_backend.lora.punica.AscendPunicaWrapper"
+
+    @classmethod
     def get_attn_backend_cls(
         cls, selected_backend: Any, attn_selector_config: Any, num_heads: int | None = None
     ) -> str:

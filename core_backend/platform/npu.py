@@ -119,6 +119,8 @@ def _check_graphs(vllm_config: "VllmConfig") -> None:
         raise NotImplementedError("decode steps with latent attention cannot be captured yet: leave npu_graphs unset.")
     if model.pooler_config is not None:
         raise ValueError("npu_graphs captures decode steps, which a pooling model does not have: leave it unset.")
+    if vllm_config.lora_config is not None:
+        raise ValueError("npu_graphs and enable_lora do not work together yet: set one of them.")
 
 
 def _capture_decode_steps(vllm_config: "VllmConfig", wanted: list[int]) -> None:

@@ -5,18 +5,23 @@ from typing import Any
 import torch
 from vllm.config import CUDAGraphMode, VllmConfig
 from vllm.distributed import get_pp_group
+from vllm.model_executor.models import supports_lora
 from vllm.v1.kv_cache_interface import KVCacheConfig
+from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.utils import CpuGpuBuffer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from core_backend import upstream_patches
 from core_backend.attention.mla import split_latent_cache
 from core_backend.device import current_device, npu
+from core_backend.lora.loading import AscendWorkerLoRAManager
 from core_backend.worker.graphs import AclGraphWrapper
 
 
 class AscendModelRunner(GPUModelRunner):
     """Runs the model's steps on the process's device."""
+
+    num_prompt_logprobs: dict[str, int]  # vLLM's; by request, until its prompt is done
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         with upstream_patches.without_cuda_events():
@@ -72,6 +77,31 @@ class AscendModelRunner(GPUModelRunner):
     def load_model(self, load_dummy_weights: bool = False) -> None:
         with upstream_patches.graphs_of_ours(AclGraphWrapper):
             super().load_model(load_dummy_weights=load_dummy_weights)
+
+    def load_lora_model(self, model: torch.nn.Module, vllm_config: VllmConfig, device: torch.device) -> torch.nn.Module:
+        """Raises ValueError for a model that vLLM has no LoRA for."""
+        if not supports_lora(model):
+            raise ValueError(f"vLLM has no LoRA for {type(model).__name__}: leave enable_lora unset.")
+        self.lora_manager = AscendWorkerLoRAManager(vllm_config, device, model.embedding_modules)
+        return self.lora_manager.create_lora_manager(model, vllm_config)
+
+    def _get_prompt_logprobs_dict(
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        """One request after the other, each with its adapter: vLLM (0.23) takes those of the rows it samples from."""
+        if self.lora_config is None:
+            return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+        wanted = self.num_prompt_logprobs
+        found: dict[str, LogprobsTensors | None] = {}
+        for req_id in [req_id for req_id in wanted if req_id in num_scheduled_tokens]:
+            self.num_prompt_logprobs = {req_id: wanted[req_id]}
+            lora_id = int(self.input_batch.request_lora_mapping[self.input_batch.req_id_to_index[req_id]])
+            with self.lora_manager.logits_of(lora_id):
+                found.update(super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens))
+            if not self.num_prompt_logprobs:  # the prompt is done
+                del wanted[req_id]
+        self.num_prompt_logprobs = wanted
+        return found
 
     def capture_model(self) -> int:
         with upstream_patches.graphs_of_ours(AclGraphWrapper):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ascend_adapters.config import EngineSettings
+from ascend_adapters.config import EngineSettings, asks_for_lora, engine_environment
 from ascend_adapters.errors import SettingError
 
 
@@ -52,3 +52,24 @@ def test_none_means_not_given():
 def test_a_bad_setting_is_named_with_the_remedy(settings, message):
     with pytest.raises(SettingError, match=message):
         arguments(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], False),
+        (["--dtype", "float32", "--enable-lora"], True),
+        (["--enable_lora"], True),
+        (["--enable-lora", "--no-enable-lora"], False),
+        (["--lora-modules", "a=/path"], False),
+    ],
+)
+def test_adapters_may_be_loaded_where_the_command_line_enables_lora(arguments, expected):
+    assert asks_for_lora(arguments) is expected
+    environment = engine_environment("hub/id", enable_lora=expected)
+    assert environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") == ("1" if expected else None)
+
+
+def test_adapters_for_an_engine_that_takes_none_are_refused():
+    with pytest.raises(SettingError, match=r"lora_modules are adapters to load.*set enable_lora=True"):
+        EngineSettings.from_dict({"lora_modules": ["a=/path"]})

@@ -68,6 +68,11 @@ def test_a_stream_is_the_answer_in_pieces_and_ends_with_the_usage(backend):
     assert last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
 
 
+def test_a_model_that_is_not_served_is_refused(backend):
+    with pytest.raises(RequestError, match="The model `nobody` does not exist"):
+        run_sync(backend.chat(chat_body(model="nobody")))
+
+
 def test_max_tokens_cuts_the_answer_and_says_so(backend):
     answer = run_sync(backend.chat(chat_body(max_tokens=3)))
     assert answer["choices"][0]["finish_reason"] == "length"

@@ -57,7 +57,7 @@ def test_a_block_that_the_attention_operators_do_not_take(name, block_size, head
         row(name).check_block(block_size, head_size)
 
 
-@pytest.mark.parametrize("feature", ["graphs", "sliding window attention", "attention sinks"])
+@pytest.mark.parametrize("feature", ["graphs", "LoRA", "sliding window attention", "attention sinks"])
 def test_310p_refuses_by_name_what_it_does_not_have(feature):
     with pytest.raises(NotImplementedError, match=f"{feature} is refused on 310P .Atlas 300I Duo.: .*;"):
         row("310P").check_feature(feature)

@@ -9,6 +9,7 @@ TARGETS = {
     "slot_mapping_without_triton": ("vllm.v1.worker.block_table", "_compute_slot_mapping_kernel"),
     "sampling_with_our_operator": ("vllm.v1.sample.ops.topk_topp_sampler", "apply_top_k_top_p"),
     "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
+    "prefix_cache_by_adapter": ("vllm.v1.core.kv_cache_utils", "_gen_lora_extra_hash_keys"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
     "cuda_streams_without_device": ("torch.cuda", "current_stream"),
     "latent_prefill_is_ours": ("vllm.model_executor.layers.attention.mla_attention", "get_mla_prefill_backend"),

@@ -96,7 +96,8 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Each expert's rows times its weight.
 
     x        [num_rows, input_size], sorted by expert
-    weight   [num_local_experts, input_size, output_size]: what pack_expert_weight returned
+    weight   [num_local_experts, input_size, output_size]: what pack_expert_weight returned, or the transpose of
+             what is dense
     counts   [num_local_experts] int64; their sum may be less than num_rows
     returns  [num_rows, output_size]; rows past counts.sum() are unspecified
     """

@@ -23,6 +23,7 @@ INIT_ROUTING = "op-plugin docs, torch_npu-npu_moe_init_routing_v2"
 GROUPED_MATMUL = "op-plugin docs, torch_npu-npu_grouped_matmul"
 UNPERMUTE = "op-plugin docs, torch_npu-npu_moe_token_unpermute"
 MAX_EXPERTS = 2048
+INNER_LIMIT = 65536
 
 
 @emulates("npu::npu_moe_gating_top_k", source=GATING)
@@ -201,6 +202,14 @@ def npu_grouped_matmul(
             dtype=rows.dtype,
             output_size=matrices.shape[2],
         )
+    inner = matrices.shape[2] if matrices.is_contiguous() else matrices.shape[1]
+    rule(
+        max(rows.shape[1], inner) < INNER_LIMIT,
+        f"the last axis of x, and of weight as it lies in memory, is less than {INNER_LIMIT}",
+        GROUPED_MATMUL,
+        x=rows.shape[1],
+        weight=inner,
+    )
     rule(
         group_list is not None
         and group_list.dtype == torch.int64

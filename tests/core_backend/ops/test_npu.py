@@ -397,16 +397,21 @@ def test_routing_chooses_the_same_experts(ours, rows, top_k, scoring, renormaliz
     rows=num_tokens,
     local=st.sampled_from([(0, 8), (2, 3), (7, 1)]),
     one_expert_gets_all=st.booleans(),
+    transposed=st.booleans(),
     seed=seeds,
     data=st.data(),
 )
-def test_experts_from_routing_to_the_weighted_sum(hardware, ours, rows, local, one_expert_gets_all, seed, data):
+def test_experts_from_routing_to_the_weighted_sum(
+    hardware, ours, rows, local, one_expert_gets_all, transposed, seed, data
+):
     """Also where only some experts are local, and where they get no token at all."""
     torch.manual_seed(seed)
     dtype = data.draw(dtypes())
     assume(not (hardware.name == "310P" and dtype != torch.float16))
     first, num_local = local
     x, weight = randn(rows, 32, dtype=dtype), randn(num_local, 32, 48, dtype=dtype) / 5
+    if transposed:
+        weight = weight.mT.contiguous().mT
     ids = torch.rand(rows, 8).topk(2).indices.int()
     if one_expert_gets_all:
         ids[:, 0], ids[:, 1] = 0, 1

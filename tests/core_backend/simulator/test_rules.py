@@ -197,6 +197,18 @@ def test_groups_that_do_not_sum_to_the_rows():
         )
 
 
+def test_a_weight_of_experts_has_a_limit_on_the_axis_that_is_last_in_memory():
+    import torch_npu
+
+    x = torch.ones(1, 16, dtype=torch.float16, device="npu")
+    weight = torch.ones(1, 16, 65536, dtype=torch.float16, device="npu")
+    settings = {"split_item": 2, "group_type": 0, "group_list": torch.tensor([1], device="npu"), "group_list_type": 1}
+    with pytest.raises(RuntimeError, match=r"the last axis of x, and of weight.*less than 65536.*weight=65536"):
+        torch_npu.npu_grouped_matmul(x=[x], weight=[weight], **settings)
+    (out,) = torch_npu.npu_grouped_matmul(x=[x], weight=[weight.mT.contiguous().mT], **settings)
+    assert out.shape == (1, 65536)
+
+
 def test_what_the_device_leaves_undefined_is_nan():
     import torch_npu
 

@@ -7,6 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
+from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import ModelError, RequestError, SettingError
 from ascend_adapters.testing import FakeBackend
 from langchain_ascend import ChatAscend
@@ -52,6 +53,13 @@ def test_arguments_of_a_call_win_over_the_models():
     ChatAscend(backend=backend, temperature=0.5, stop=["x"]).invoke("Hi", stop=["y"], temperature=0, top_k=5)
     (body,) = backend.bodies
     assert (body["stop"], body["temperature"], body["top_k"]) == (["y"], 0, 5)
+
+
+def test_a_call_may_name_a_lora_adapter():
+    backend = FakeBackend("ok")
+    run_sync(backend.load_lora("legal", "folder"))
+    ChatAscend(backend=backend).bind(model="legal").invoke("Hi")
+    assert backend.bodies[0]["model"] == "legal"
 
 
 def test_the_answer_carries_usage_and_metadata():
