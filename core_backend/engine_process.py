@@ -7,14 +7,18 @@ from multiprocessing.connection import wait
 
 ENGINE_PROCESSES = ("EngineCore", "VllmWorker")  # vLLM's names for them (0.23)
 
+_prepared: set[int] = set()  # process ids: a forked process has its parent's memory
+
 
 def prepare() -> None:
     """Entry point `vllm.general_plugins`: vLLM calls it in all its processes, and in those that use it as a library.
 
-    Does nothing in a process that is not an engine's own.
+    Does nothing in a process that is not an engine's own, and nothing the second time. A forked process has its
+    parent's mark of having called the plugins: there, the worker calls this.
     """
-    if not multiprocessing.current_process().name.startswith(ENGINE_PROCESSES):
+    if not multiprocessing.current_process().name.startswith(ENGINE_PROCESSES) or os.getpid() in _prepared:
         return
+    _prepared.add(os.getpid())
     _end_with_parent()
     from core_backend import upstream_patches
     from core_backend.device import current_device

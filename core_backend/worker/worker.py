@@ -10,7 +10,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
 from vllm.v1.worker.workspace import init_workspace_manager
 
-from core_backend import upstream_patches
+from core_backend import engine_process, upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.layers import register_layers
@@ -25,6 +25,7 @@ class AscendWorker(Worker):
     """vLLM's worker on our devices."""
 
     def init_device(self) -> None:
+        engine_process.prepare()
         upstream_patches.apply_to_worker()
         register_layers()
         register_quantization()

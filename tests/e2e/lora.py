@@ -5,6 +5,7 @@ A process of its own, since the engine runs inside it, on whatever device its en
 """
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -180,6 +181,8 @@ def _answer_while_slots_move(
 
 
 def main() -> None:
+    # A fork of a process that has run an engine waits for ever for threads that it does not have.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     from tests.e2e import families  # noqa: F401  (before vLLM: see compare)
 
     from core_backend import upstream_patches  # isort: skip
