@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from core_backend import triton_launchers
 from core_backend.ops.table import operators
 
 
@@ -18,7 +19,11 @@ def apply_to_worker() -> None:
     """What the process that runs the model needs."""
     slot_mapping_without_triton()
     sampling_with_our_operator()
+    rejection_without_triton()
+    drafting_without_triton()
+    caches_of_a_draft_model()
     accelerator_without_device()
+    streams_without_device()
 
 
 def apply_to_npu_worker() -> None:
@@ -58,7 +63,7 @@ def slot_mapping_without_triton() -> None:
     """
     from vllm.v1.worker import block_table
 
-    _replace(block_table, "_compute_slot_mapping_kernel", _SlotMappingLauncher())
+    _replace(block_table, "_compute_slot_mapping_kernel", triton_launchers.SLOT_MAPPING)
 
 
 def sampling_with_our_operator() -> None:
@@ -76,32 +81,58 @@ def sampling_with_our_operator() -> None:
         _replace(module, "apply_top_k_top_p", operators().apply_top_k_top_p)
 
 
-class _SlotMappingLauncher:
-    """Takes the call `kernel[grid](...)` that vLLM makes, and calls our operator instead."""
+def rejection_without_triton() -> None:
+    """Accept and replace draft tokens with plain torch.
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return self._launch
+    Why: the rejection sampler launches Triton kernels, and is not the platform's to choose.
+    Upstream: vllm/v1/sample/rejection_sampler.py (0.23.0); vLLM's own CPU runner replaces the same names.
+    Remove when: the platform or the runner chooses the rejection sampler's operators.
+    """
+    from vllm.v1.sample import rejection_sampler
 
-    @staticmethod
-    def _launch(
-        num_tokens: int,
-        max_num_tokens: int,
-        query_start_loc: torch.Tensor,
-        positions: torch.Tensor,
-        block_table: torch.Tensor,
-        block_table_stride: int,
-        block_size: int,
-        slot_mapping: torch.Tensor,
-        *,
-        TOTAL_CP_WORLD_SIZE: int,
-        **constants: int,
-    ) -> None:
-        if TOTAL_CP_WORLD_SIZE != 1:
-            raise NotImplementedError(
-                f"context parallelism over {TOTAL_CP_WORLD_SIZE} ranks is not supported: "
-                "set the context parallel sizes to 1."
-            )
-        operators().compute_slot_mapping(positions[:num_tokens], query_start_loc, block_table, block_size, slot_mapping)
+    for name, launcher in triton_launchers.REJECTION.items():
+        _replace(rejection_sampler, name, launcher)
+
+
+def drafting_without_triton() -> None:
+    """Prepare the draft model's steps with plain torch.
+
+    Why: the proposer launches Triton kernels, and the runner names its class itself.
+    Upstream: vllm/v1/spec_decode/llm_base_proposer.py and utils.py (0.23.0); vLLM's own CPU runner replaces the same
+    names.
+    Remove when: the platform or the runner chooses the proposer's operators.
+    """
+    from vllm.v1.spec_decode import llm_base_proposer, utils
+
+    for name, launcher in triton_launchers.DRAFTING.items():
+        _replace(llm_base_proposer, name, launcher)
+    _replace(utils, "eagle_step_slot_mapping_metadata_kernel", triton_launchers.NEXT_DRAFT)
+
+
+def caches_of_a_draft_model() -> None:
+    """Bind KV caches also where two layers have the same number: one of the model, one of its draft model.
+
+    Why: bind_kv_cache refuses that on platforms it does not know.
+    Upstream: vllm/v1/worker/utils.py (0.23.0), bind_kv_cache; for CUDA, XPU and its own CPU platform it does the same.
+    Remove when: it does so on every platform.
+    """
+    from vllm.v1.worker import gpu_model_runner
+
+    _replace(gpu_model_runner, "bind_kv_cache", _bind_kv_cache)
+
+
+def _bind_kv_cache(
+    kv_caches: dict[str, Any],
+    forward_context: dict[str, Any],
+    runner_kv_caches: list[Any],
+    num_attn_module: int = 1,
+) -> None:
+    from vllm.model_executor.models.utils import extract_layer_index
+
+    in_order = sorted(kv_caches, key=lambda layer: extract_layer_index(layer, num_attn_module))
+    runner_kv_caches.extend(kv_caches[layer] for layer in in_order)
+    for layer, kv_cache in kv_caches.items():
+        forward_context[layer].kv_cache = kv_cache
 
 
 def accelerator_without_device() -> None:
@@ -116,6 +147,21 @@ def accelerator_without_device() -> None:
         return
     for name in ("synchronize", "empty_cache"):
         _replace(torch.accelerator, name, _do_nothing)
+
+
+def streams_without_device() -> None:
+    """Let streams of torch.cuda do nothing where there is no accelerator.
+
+    Why: with speculative decoding the runner copies draft tokens to the host on a stream of its own, on every
+    platform, and torch raises where it is built without CUDA.
+    Upstream: vllm/v1/worker/gpu_model_runner.py (0.23.0), __init__ and _copy_draft_token_ids_to_cpu; vLLM's own CPU
+    runner overrides four methods for it.
+    Remove when: these calls go through the platform.
+    """
+    if torch.accelerator.is_available():
+        return
+    for name in ("Stream", "current_stream", "stream"):
+        _replace(torch.cuda, name, _NoStream)
 
 
 def npu_for_cuda() -> None:
@@ -203,6 +249,22 @@ class _NoEvent:
         pass
 
     def synchronize(self) -> None:
+        pass
+
+
+class _NoStream:
+    """A stream of a device that has none; also the context in which it is the current one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def wait_stream(self, stream: Any) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *args: Any) -> None:
         pass
 
 

@@ -46,6 +46,8 @@ LAYERS = (
     "attention",
     "linear",
     "layers",
+    "speculation",
+    "triton_launchers",
     "upstream_patches",
     "engine_process",
     "worker",

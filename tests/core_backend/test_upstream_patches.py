@@ -8,6 +8,10 @@ import pytest
 TARGETS = {
     "slot_mapping_without_triton": ("vllm.v1.worker.block_table", "_compute_slot_mapping_kernel"),
     "sampling_with_our_operator": ("vllm.v1.sample.ops.topk_topp_sampler", "apply_top_k_top_p"),
+    "rejection_without_triton": ("vllm.v1.sample.rejection_sampler", "expand_kernel"),
+    "drafting_without_triton": ("vllm.v1.spec_decode.llm_base_proposer", "eagle_prepare_inputs_padded_kernel"),
+    "caches_of_a_draft_model": ("vllm.v1.worker.gpu_model_runner", "bind_kv_cache"),
+    "streams_without_device": ("torch.cuda", "current_stream"),
     "inspect_model_in_process": ("vllm.model_executor.models.registry", "_run_in_subprocess"),
     "accelerator_without_device": ("torch.accelerator", "synchronize"),
 }

@@ -98,9 +98,7 @@ def compare(family: Family, folder: Path) -> Result:
     return result
 
 
-def _ask_engine(
-    family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result
-) -> None:
+def _ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result) -> None:
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
