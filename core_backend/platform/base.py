@@ -1,6 +1,7 @@
 """What our platforms share, whatever the device."""
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,9 @@ from core_backend.metrics import publish_device
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+# Ways to draft tokens that run here, by vLLM's names.
+SPECULATION = ("ngram", "draft_model", "eagle")
 
 V2_MODEL_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 
@@ -96,10 +100,25 @@ class AscendPlatform(Platform):
             hardware.check_dtype(str(vllm_config.model_config.dtype).removeprefix("torch."))
         if vllm_config.lora_config is not None:
             hardware.check_feature("LoRA")
+        if vllm_config.speculative_config is not None:
+            check_speculation(vllm_config.speculative_config.method)
 
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
         raise NotImplementedError
+
+
+def check_speculation(method: str | None) -> None:
+    """Raises NotImplementedError for a way of drafting that needs kernels which only other devices have, or that nobody tried;
+    ModuleNotFoundError where n-grams cannot be looked up.
+    """
+    if method not in SPECULATION:
+        raise NotImplementedError(
+            f"speculative decoding by {method} is refused: it has not been made to run on this device. Set the method "
+            f"in speculative_config to one of {', '.join(SPECULATION)}."
+        )
+    if method == "ngram" and find_spec("numba") is None:
+        raise ModuleNotFoundError("speculative decoding by ngram needs numba: pip install 'ascend-adapters[engine]'.")
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:
