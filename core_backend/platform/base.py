@@ -109,9 +109,7 @@ class AscendPlatform(Platform):
 
 
 def check_speculation(method: str | None) -> None:
-    """Raises NotImplementedError for a way of drafting that needs kernels which only other devices have, or that nobody tried;
-    ModuleNotFoundError where n-grams cannot be looked up.
-    """
+    """Raises NotImplementedError for a way of drafting that nobody has seen run here, ModuleNotFoundError without numba."""
     if method not in SPECULATION:
         raise NotImplementedError(
             f"speculative decoding by {method} is refused: it has not been made to run on this device. Set the method "

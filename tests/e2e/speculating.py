@@ -137,7 +137,6 @@ def run(way: str, folder: Path) -> Result:
         )
     finally:
         llm.llm_engine.engine_core.shutdown()
-        del llm
         cleanup_dist_env_and_memory()
 
 
