@@ -109,7 +109,7 @@ class AscendPlatform(Platform):
 
 
 def check_speculation(method: str | None) -> None:
-    """Raises NotImplementedError for a way of drafting that nobody has seen run here, ModuleNotFoundError without numba."""
+    """Raises NotImplementedError for a way of drafting that was not seen to run, ModuleNotFoundError without numba."""
     if method not in SPECULATION:
         raise NotImplementedError(
             f"speculative decoding by {method} is refused: it has not been made to run on this device. Set the method "

@@ -70,6 +70,16 @@ def test_logit_bias_adds_to_the_logits(ask, reference, prompt):
     assert token_ids(ask(logit_bias={str(first): -100})) == greedy(reference, prompt, biased)
 
 
+def test_bad_words_do_not_appear(engine):
+    body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    free, bound = (
+        run_sync(engine.chat({**body, **fields, "max_tokens": 16}))["choices"][0]["message"]["content"]
+        for fields in ({}, {"bad_words": ["Paris"]})
+    )
+    assert "Paris" in free
+    assert "Paris" not in bound
+
+
 def test_a_min_p_of_one_leaves_only_the_most_likely_token(ask):
     assert token_ids(ask(temperature=1.0, min_p=1.0, seed=3)) == token_ids(ask())
 
