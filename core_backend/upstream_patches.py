@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from core_backend import triton_launchers
 from core_backend.ops.table import operators
 from core_backend.sentence_transformers_files import as_vllm_reads
 
@@ -19,6 +20,9 @@ def apply_to_worker() -> None:
     """What the process that runs the model needs."""
     slot_mapping_without_triton()
     sampling_with_our_operator()
+    rejection_without_triton()
+    drafting_without_triton()
+    caches_of_a_draft_model()
     accelerator_without_device()
     prefix_cache_by_adapter()
     cuda_streams_without_device()
@@ -168,7 +172,7 @@ def slot_mapping_without_triton() -> None:
     """
     from vllm.v1.worker import block_table
 
-    _replace(block_table, "_compute_slot_mapping_kernel", _SlotMappingLauncher())
+    _replace(block_table, "_compute_slot_mapping_kernel", triton_launchers.SLOT_MAPPING)
 
 
 def sampling_with_our_operator() -> None:
@@ -204,32 +208,58 @@ def _adapter_of(request: Any) -> list[str]:
     return [lora.lora_name, str(lora.lora_int_id)] if lora else []
 
 
-class _SlotMappingLauncher:
-    """Takes the call `kernel[grid](...)` that vLLM makes, and calls our operator instead."""
+def rejection_without_triton() -> None:
+    """Accept and replace draft tokens with plain torch.
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return self._launch
+    Why: the rejection sampler launches Triton kernels, and is not the platform's to choose.
+    Upstream: vllm/v1/sample/rejection_sampler.py (0.23.0); vLLM's own CPU runner replaces the same names.
+    Remove when: the platform or the runner chooses the rejection sampler's operators.
+    """
+    from vllm.v1.sample import rejection_sampler
 
-    @staticmethod
-    def _launch(
-        num_tokens: int,
-        max_num_tokens: int,
-        query_start_loc: torch.Tensor,
-        positions: torch.Tensor,
-        block_table: torch.Tensor,
-        block_table_stride: int,
-        block_size: int,
-        slot_mapping: torch.Tensor,
-        *,
-        TOTAL_CP_WORLD_SIZE: int,
-        **constants: int,
-    ) -> None:
-        if TOTAL_CP_WORLD_SIZE != 1:
-            raise NotImplementedError(
-                f"context parallelism over {TOTAL_CP_WORLD_SIZE} ranks is not supported: "
-                "set the context parallel sizes to 1."
-            )
-        operators().compute_slot_mapping(positions[:num_tokens], query_start_loc, block_table, block_size, slot_mapping)
+    for name, launcher in triton_launchers.REJECTION.items():
+        _replace(rejection_sampler, name, launcher)
+
+
+def drafting_without_triton() -> None:
+    """Prepare the draft model's steps with plain torch.
+
+    Why: the proposer launches Triton kernels, and the runner names its class itself.
+    Upstream: vllm/v1/spec_decode/llm_base_proposer.py and utils.py (0.23.0); vLLM's own CPU runner replaces the same
+    names.
+    Remove when: the platform or the runner chooses the proposer's operators.
+    """
+    from vllm.v1.spec_decode import llm_base_proposer, utils
+
+    for name, launcher in triton_launchers.DRAFTING.items():
+        _replace(llm_base_proposer, name, launcher)
+    _replace(utils, "eagle_step_slot_mapping_metadata_kernel", triton_launchers.NEXT_DRAFT)
+
+
+def caches_of_a_draft_model() -> None:
+    """Bind KV caches also where two layers have the same number: one of the model, one of its draft model.
+
+    Why: bind_kv_cache refuses that on platforms it does not know.
+    Upstream: vllm/v1/worker/utils.py (0.23.0), bind_kv_cache; for CUDA, XPU and its own CPU platform it does the same.
+    Remove when: it does so on every platform.
+    """
+    from vllm.v1.worker import gpu_model_runner
+
+    _replace(gpu_model_runner, "bind_kv_cache", _bind_kv_cache)
+
+
+def _bind_kv_cache(
+    kv_caches: dict[str, Any],
+    forward_context: dict[str, Any],
+    runner_kv_caches: list[Any],
+    num_attn_module: int = 1,
+) -> None:
+    from vllm.model_executor.models.utils import extract_layer_index
+
+    in_order = sorted(kv_caches, key=lambda layer: extract_layer_index(layer, num_attn_module))
+    runner_kv_caches.extend(kv_caches[layer] for layer in in_order)
+    for layer, kv_cache in kv_caches.items():
+        forward_context[layer].kv_cache = kv_cache
 
 
 def accelerator_without_device() -> None:
@@ -247,16 +277,19 @@ def accelerator_without_device() -> None:
 
 
 def cuda_streams_without_device() -> None:
-    """Let torch.cuda's events and its current stream do nothing where there is no accelerator.
+    """Let torch.cuda's events and streams do nothing where there is no accelerator.
 
-    Why: balancing the load of experts times itself and waits with them on every platform; torch raises without CUDA.
-    Upstream: vllm/distributed/eplb/eplb_state.py and eplb_communicator.py (0.23.0).
+    Why: on every platform, the runner copies draft tokens to the host on a stream of its own, and balancing the load
+    of experts times itself with events; torch raises without CUDA.
+    Upstream: vllm/v1/worker/gpu_model_runner.py, __init__ and _copy_draft_token_ids_to_cpu;
+    vllm/distributed/eplb/eplb_state.py and eplb_communicator.py (0.23.0). vLLM's own CPU runner overrides four methods.
     Remove when: they go through the platform, or torch.accelerator.
     """
     if torch.accelerator.is_available():
         return
     _replace(torch.cuda, "Event", _NoEvent)
-    _replace(torch.cuda, "current_stream", _NoEvent)
+    for name in ("Stream", "current_stream", "stream"):
+        _replace(torch.cuda, name, _NoStream)
 
 
 def load_balancing_on_our_devices() -> None:
@@ -380,7 +413,7 @@ def without_cuda_events() -> Iterator[None]:
 
 
 class _NoEvent:
-    """An event, or a stream, of a device that has none."""
+    """An event of a device that has none."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -394,6 +427,25 @@ class _NoEvent:
     def elapsed_time(self, end: Any) -> float:
         """Milliseconds: nobody measured."""
         return 0.0
+
+
+class _NoStream:
+    """A stream of a device that has none; also the context in which it is the current one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def wait_stream(self, stream: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *args: Any) -> None:
+        pass
 
 
 def _do_nothing(*args: Any, **kwargs: Any) -> None:

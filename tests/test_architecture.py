@@ -51,6 +51,8 @@ LAYERS = (
     "sentence_transformers_files",
     "pooling_scheduler",
     "lora",
+    "speculation",
+    "triton_launchers",
     "upstream_patches",
     "engine_process",
     "worker",

@@ -53,6 +53,10 @@ class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
     ) -> AscendMetadata:
         return self._build(common_attn_metadata, for_graph=False)
 
+    def build_for_drafting(self, common_attn_metadata: CommonAttentionMetadata, draft_index: int) -> AscendMetadata:
+        """For a step of the draft model: of its lengths, vLLM keeps only the device's right."""
+        return self._build(common_attn_metadata.replace(_seq_lens_cpu=None), for_graph=False)
+
     def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> AscendMetadata:
         return self._build(common_attn_metadata, for_graph=True)
 

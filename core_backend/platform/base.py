@@ -1,6 +1,7 @@
 """What our platforms share, whatever the device."""
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,9 @@ from core_backend.metrics import publish_device
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+# Ways to draft tokens that run here, by vLLM's names.
+SPECULATION = ("ngram", "draft_model", "eagle")
 
 V2_MODEL_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 
@@ -122,6 +126,8 @@ class AscendPlatform(Platform):
         if vllm_config.lora_config is not None:
             hardware.check_feature("LoRA")
         _check_quantization(vllm_config)
+        if vllm_config.speculative_config is not None:
+            check_speculation(vllm_config.speculative_config.method)
 
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
@@ -149,6 +155,17 @@ def _check_quantization(vllm_config: "VllmConfig") -> None:
 
     recognize(vllm_config)
     check_chip(vllm_config.quant_config, current_device().hardware)
+
+
+def check_speculation(method: str | None) -> None:
+    """Raises NotImplementedError for a way of drafting that was not seen to run, ModuleNotFoundError without numba."""
+    if method not in SPECULATION:
+        raise NotImplementedError(
+            f"speculative decoding by {method} is refused: it has not been made to run on this device. Set the method "
+            f"in speculative_config to one of {', '.join(SPECULATION)}."
+        )
+    if method == "ngram" and find_spec("numba") is None:
+        raise ModuleNotFoundError("speculative decoding by ngram needs numba: pip install 'ascend-adapters[engine]'.")
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:

@@ -113,6 +113,8 @@ def _check_graphs(vllm_config: "VllmConfig") -> None:
     """Raises NotImplementedError on a chip that has no graphs, ValueError where there is nothing to capture."""
     current_device().hardware.check_feature("graphs")
     model = vllm_config.model_config
+    if vllm_config.speculative_config is not None:
+        raise ValueError("npu_graphs captures steps of one token a request, speculation has several: set one of them.")
     if model.enforce_eager:
         raise ValueError("npu_graphs captures decode steps and enforce_eager forbids it: set one of them.")
     if model.use_mla:

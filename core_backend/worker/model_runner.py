@@ -1,6 +1,6 @@
 """The model runner: vLLM's, without what only a CUDA device has."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm.config import CUDAGraphMode, VllmConfig
@@ -16,6 +16,9 @@ from core_backend.attention.mla import split_latent_cache
 from core_backend.device import current_device, npu
 from core_backend.lora.loading import AscendWorkerLoRAManager
 from core_backend.worker.graphs import AclGraphWrapper
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import GrammarOutput
 
 
 class AscendModelRunner(GPUModelRunner):
@@ -50,6 +53,19 @@ class AscendModelRunner(GPUModelRunner):
             return super()._to_list(sampled_token_ids)
         token_ids: list[list[int]] = sampled_token_ids.tolist()
         return token_ids
+
+    def sample_tokens(self, grammar_output: "GrammarOutput | None") -> Any:
+        """What is sampled in the midst of a prompt is discarded, so it must not advance the request's generator.
+
+        vLLM turns the generator back by the offset that only a device's has; here it is not used at all.
+        """
+        generators = self.input_batch.generators
+        discarded = self.discard_request_mask.np[: self.input_batch.num_reqs].nonzero()[0].tolist()
+        unused = {index: generators.pop(index) for index in discarded if index in generators}
+        try:
+            return super().sample_tokens(grammar_output)
+        finally:
+            generators.update(unused)
 
     def _allocate_kv_cache_tensors(self, kv_cache_config: KVCacheConfig) -> dict[str, torch.Tensor]:
         if current_device().hardware.kv_layout == "nd":

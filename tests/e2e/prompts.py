@@ -27,6 +27,12 @@ class Reference:
     def tokenize(self, text: str) -> list[int]:
         return _tokenizer(self.folder).encode(text, add_special_tokens=False)
 
+    def logits(self, tokens: list[int]) -> torch.Tensor:
+        """[num_tokens, vocab_size]: what the model makes of every token and those before it."""
+        with torch.inference_mode():
+            logits: torch.Tensor = _model(self.folder)(torch.tensor([tokens])).logits[0]
+        return logits
+
     def greedy(self, prompt: list[int], num_tokens: int = NUM_NEW_TOKENS) -> list[int]:
         """The tokens that Hugging Face generates after `prompt`, the end token excluded from choice."""
         return self.greedy_of_each([prompt], num_tokens)[0]
