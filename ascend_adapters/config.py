@@ -87,6 +87,8 @@ def engine_environment(model: str) -> dict[str, str]:
     """The environment of an engine process: this process's, with defaults for what is not set."""
     environment = dict(os.environ)
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Media come from allowed hosts, and not from wherever those redirect to.
+    environment.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     # The engine's processes talk to each other on this machine only.
     environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
     if Path(model).is_dir():

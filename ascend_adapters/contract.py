@@ -23,6 +23,7 @@ class EngineInfo:
     loras: tuple[str, ...] = ()
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    modalities: tuple[str, ...] | None = None  # what the model takes: ("text", "image", "video")
 
 
 @runtime_checkable

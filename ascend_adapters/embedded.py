@@ -1,6 +1,7 @@
 """The embedded engine: the contract over a unix socket to a private vLLM of this process."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
@@ -60,11 +61,9 @@ class EmbeddedBackend(HttpBackend):
     async def info(self) -> EngineInfo:
         info = await super().info()
         settings = self.engine.settings.as_dict()
-        return EngineInfo(
-            model=info.model,
-            max_model_len=info.max_model_len,
+        return replace(
+            info,
             device=self.engine.device or info.device,
-            loras=info.loras,
             tool_call_parser=settings.get("tool_call_parser"),
             reasoning_parser=settings.get("reasoning_parser"),
         )

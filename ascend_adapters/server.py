@@ -56,11 +56,13 @@ class HttpBackend(ABC):
         name = await self._model()
         if name not in cards:
             raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
+        metrics = await self._get_text("/metrics")
         return EngineInfo(
             model=name,
             max_model_len=cards[name].get("max_model_len"),
-            device=_device_from_metrics(await self._get_text("/metrics")),
+            device=_device_from_metrics(metrics),
             loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
+            modalities=_modalities_from_metrics(metrics),
         )
 
     @on_io_loop
@@ -310,3 +312,9 @@ def _device_from_metrics(metrics: str) -> str | None:
     if match := re.search(r'^ascend_device_info\{device="(.*?)",op_set="(.*?)"\} 1', metrics, re.MULTILINE):
         return f"{match[1]}, operator set {match[2]}"
     return None
+
+
+def _modalities_from_metrics(metrics: str) -> tuple[str, ...] | None:
+    """As _device_from_metrics."""
+    match = re.search(r'^ascend_model_info\{modalities="(.*?)"\} 1', metrics, re.MULTILINE)
+    return tuple(match[1].split(",")) if match else None

@@ -27,10 +27,12 @@ class FakeBackend:
         *,
         model: str = "fake",
         max_model_len: int = 4096,
+        modalities: Sequence[str] = ("text",),
         seconds_per_token: float = 0.0,
     ) -> None:
         self.model = model
         self.max_model_len = max_model_len
+        self.modalities = tuple(modalities)
         self.bodies: list[Body] = []  # what was asked, in order
         self._reply = reply
         self._seconds_per_token = seconds_per_token
@@ -38,10 +40,16 @@ class FakeBackend:
         self._ids = itertools.count(1)
 
     async def info(self) -> EngineInfo:
-        return EngineInfo(self.model, self.max_model_len, "none (answers are made up)", tuple(self._loras))
+        return EngineInfo(
+            self.model,
+            self.max_model_len,
+            "none (answers are made up)",
+            loras=tuple(self._loras),
+            modalities=self.modalities,
+        )
 
     async def chat(self, body: Body) -> Answer:
-        check_chat(body)
+        self._check(body)
         prompt = _last_text(body["messages"])
         choices = [
             {"index": i, "message": {"role": "assistant", "content": text}, **rest}
@@ -50,7 +58,7 @@ class FakeBackend:
         return self._answer("chat.completion", choices, prompt, [c["message"]["content"] for c in choices])
 
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
-        check_chat(body)
+        self._check(body)
         prompt = _last_text(body["messages"])
         async for chunk in self._stream(
             "chat.completion.chunk", body, prompt, lambda text: {"delta": {"content": text}}
@@ -100,6 +108,12 @@ class FakeBackend:
     async def close(self) -> None:
         """Holds nothing."""
 
+    def _check(self, body: Body) -> None:
+        check_chat(body)
+        for kind in sorted(_kinds_of_parts(body["messages"])):
+            if kind not in self.modalities:
+                raise RequestError(f"{self.model} is not a multimodal model that takes {kind}: send text only.")
+
     async def _choices(self, body: Body, prompt: str) -> list[tuple[int, str, dict[str, Any]]]:
         text, finish_reason = self._generate(body, prompt)
         await asyncio.sleep(self._seconds_per_token * len(text))
@@ -136,6 +150,13 @@ class FakeBackend:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": f"fake-{next(self._ids)}", "object": kind, "created": 0, "model": self.model}
+
+
+def _kinds_of_parts(messages: list[Any]) -> set[str]:
+    """text, image, video, audio: by the types of content parts (image_url, input_audio, ...)."""
+    contents = [message.get("content") for message in messages]
+    types = [part.get("type", "text") for content in contents if isinstance(content, list) for part in content]
+    return {type_.removeprefix("input_").removesuffix("_url") for type_ in types}
 
 
 def _last_text(messages: list[Any]) -> str:

@@ -16,6 +16,8 @@ class BackendConfig:
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
     check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
+    max_image_pixels: int = 1 << 26  # of a picture that comes with a request: 8192 x 8192, 200 MB once decoded
+    max_video_pixels: int = 1 << 29  # of all frames taken from a video together: 64 of 3840 x 2160
 
     def __post_init__(self) -> None:
         if self.op_set not in get_args(OpSet):
@@ -27,6 +29,10 @@ class BackendConfig:
                 f"num_threads={self.num_threads} must be at least 1 (OMP_NUM_THREADS, or num_threads in "
                 "--additional-config)."
             )
+        for name in ("max_image_pixels", "max_video_pixels"):
+            limit = getattr(self, name)
+            if type(limit) is not int or limit < 1:
+                raise ValueError(f"{name}={limit!r} must be a number of at least 1 (--additional-config).")
         for name in ("npu_graphs", "check_machine"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be true or false (--additional-config).")

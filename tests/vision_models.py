@@ -18,7 +18,6 @@ MARKS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 VISION_START, VISION_END, IMAGE, VIDEO, LLAVA_IMAGE = range(260, 265)
 NUM_BYTES = 256  # tokens below are text; a model that generated others would ask for pictures that are not there
 PATCH, MERGE, TEMPORAL_PATCH = 4, 2, 2
-FRAMES_PER_SECOND = 2.0
 LLAVA_PICTURE = 32  # pixels: LLaVA scales every picture to this
 MROPE = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 10000.0}
 
@@ -40,8 +39,8 @@ class VisionFamily:
     processor: Callable[[], Any]
     image: str
     video: str | None = None  # None: it takes none
-    # What the engine must be told with a request: vLLM 0.23 does not tell Qwen2.5-VL's processor a video's rate.
-    mm_processor_kwargs: dict[str, Any] = field(default_factory=dict)
+    # vLLM 0.23 takes every video of Qwen2.5-VL for one of 24 frames a second, unless mm_processor_kwargs tell.
+    must_be_told_times: bool = False
     # Chip -> part of the message with which it is refused there.
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -167,7 +166,7 @@ VISION_FAMILIES = {
                 rope_parameters=MROPE,
             ),
             qwen_processor("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
-            mm_processor_kwargs={"fps": FRAMES_PER_SECOND},
+            must_be_told_times=True,
             **QWEN_MARKS,
         ),
         VisionFamily(

@@ -14,7 +14,9 @@ class AscendEncoderAttention(MMEncoderAttention):
     """vLLM's encoder attention on our operator for packed sequences."""
 
     @classmethod
-    def maybe_recompute_cu_seqlens(cls, attn_backend: Any, cu_seqlens: np.ndarray, *args: Any, **kw: Any) -> torch.Tensor:
+    def maybe_recompute_cu_seqlens(
+        cls, attn_backend: Any, cu_seqlens: np.ndarray, *args: Any, **kw: Any
+    ) -> torch.Tensor:
         """The sequences' ends, left on the host: that is where every layer's operator reads them."""
         return torch.from_numpy(cu_seqlens)
 

@@ -7,9 +7,10 @@ import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
+from core_backend import media
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
-from core_backend.metrics import publish_device
+from core_backend.metrics import publish_device, publish_modalities
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -85,6 +86,7 @@ class AscendPlatform(Platform):
         device = current_device()
         publish_device(device)
         cls._check_model(vllm_config)
+        _take_media(vllm_config, config)
         _use_worker(vllm_config, cls.worker_cls)
         cls._configure(vllm_config, config)
 
@@ -100,6 +102,16 @@ class AscendPlatform(Platform):
     @classmethod
     def _configure(cls, vllm_config: "VllmConfig", config: BackendConfig) -> None:
         raise NotImplementedError
+
+
+def _take_media(vllm_config: "VllmConfig", config: BackendConfig) -> None:
+    """What comes with requests besides text is bounded, and made known."""
+    model = vllm_config.model_config
+    if model is None:
+        return
+    publish_modalities(media.modalities(model))
+    if model.is_multimodal_model:
+        media.bound(config)
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:

@@ -15,8 +15,9 @@ import torch
 import transformers
 
 from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS, Result
-from tests.vision_models import FRAMES_PER_SECOND, NUM_BYTES, VISION_FAMILIES, VisionFamily
+from tests.vision_models import NUM_BYTES, VISION_FAMILIES, VisionFamily
 
+FRAMES_PER_SECOND = 2.0
 TEXT_TOKENS = list(range(NUM_BYTES))
 
 
@@ -28,7 +29,7 @@ class Request:
     images: list[np.ndarray] = field(default_factory=list)
     videos: list[np.ndarray] = field(default_factory=list)
 
-    def for_engine(self, mm_processor_kwargs: dict[str, Any]) -> dict[str, Any]:
+    def for_engine(self, family: VisionFamily) -> dict[str, Any]:
         """As vLLM's LLM.generate takes it."""
         media: dict[str, Any] = {}
         if self.images:
@@ -37,7 +38,9 @@ class Request:
             media["video"] = [(video, {**_metadata(video), "do_sample_frames": False}) for video in self.videos]
         if not media:
             return {"prompt": self.prompt}
-        settings = mm_processor_kwargs if self.videos else {}
+        settings: dict[str, Any] = {}
+        if self.videos and family.must_be_told_times:
+            settings = {"video_metadata": [_metadata(video) for video in self.videos]}
         return {"prompt": self.prompt, "multi_modal_data": media, "mm_processor_kwargs": settings}
 
 
@@ -172,7 +175,7 @@ def _ask_engine(family: VisionFamily, folder: Path, wanted: list[Answer], result
     settings: dict[str, Any] = {"temperature": 0, "allowed_token_ids": TEXT_TOKENS, "logprobs": 0}
     greedy = SamplingParams(max_tokens=NUM_NEW_TOKENS, min_tokens=NUM_NEW_TOKENS, **settings)
     scoring = SamplingParams(max_tokens=1, prompt_logprobs=0, **settings)
-    given = [request.for_engine(family.mm_processor_kwargs) for request in requests(family)]
+    given = [request.for_engine(family) for request in requests(family)]
     llm = None
     try:
         llm = LLM(model=str(folder), **{**SETTINGS, "limit_mm_per_prompt": {"image": 2, "video": 1}})
