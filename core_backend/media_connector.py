@@ -120,7 +120,6 @@ def check_video(data: bytes, num_frames: int, max_pixels: int) -> None:
         raise ValueError("these bytes are not a video of a known format: send an MP4 or WebM file.") from None
     fields = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
     width, height, length = (int(video.get(field)) for field in fields)
-    video.release()
     taken = length if num_frames < 0 else min(num_frames, length)
     if taken * width * height > max_pixels:
         size = f"{taken} frames of {width} x {height}"
