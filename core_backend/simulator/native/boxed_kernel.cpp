@@ -65,7 +65,7 @@ IValue to_cpu(Arguments& arguments, const IValue& value) {
     c10::List<std::optional<Tensor>> list;
     for (std::optional<Tensor> tensor : value.toOptionalTensorList())
       // Indices may be on the host: torch and torch_npu both move them to the device (AdvancedIndex).
-      list.push_back(tensor && tensor->device().type() == kNpu ? arguments.to_cpu(*tensor) : tensor);
+      list.push_back(tensor && is_npu(*tensor) ? arguments.to_cpu(*tensor) : tensor);
     return list;
   }
   if (is_nested_tensor_list(value)) {
