@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "load_format": "safetensors",  # never a pickle
     "enable_prompt_tokens_details": True,  # usage tells cached tokens
     "disable_uvicorn_access_log": True,
+    "middleware": "ascend_adapters.mistakes.AnswerMistakes",
     # An empty list would allow every host; no host can have this name (RFC 2606).
     "allowed_media_domains": ["none.invalid"],
 }
