@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
 CONNECTOR = "VLLM_MEDIA_CONNECTOR"  # names the class that fetches media; vLLM asks for it at every request
-NAME_OF_OURS = "ascend"
 
 
 def modalities(model_config: "ModelConfig") -> tuple[str, ...]:
@@ -26,8 +25,8 @@ def modalities(model_config: "ModelConfig") -> tuple[str, ...]:
 
 def bound(config: BackendConfig) -> None:
     """Let vLLM fetch media through our connector, unless the user has chosen another."""
-    from core_backend.media_connector import BoundedMediaConnector
+    from core_backend.media_connector import NAME, BoundedMediaConnector
 
     BoundedMediaConnector.max_image_pixels = config.max_image_pixels
     BoundedMediaConnector.max_video_pixels = config.max_video_pixels
-    os.environ.setdefault(CONNECTOR, NAME_OF_OURS)
+    os.environ.setdefault(CONNECTOR, NAME)

@@ -10,10 +10,10 @@ from urllib3.util import Url
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector, MediaIO, VideoMediaIO
 from vllm.multimodal.media.image import ImageMediaIO
 
-from core_backend.media import NAME_OF_OURS
+NAME = "ascend"  # among vLLM's connectors
 
 
-@MEDIA_CONNECTOR_REGISTRY.register(NAME_OF_OURS)
+@MEDIA_CONNECTOR_REGISTRY.register(NAME)
 class BoundedMediaConnector(MediaConnector):
     """Refuses what is not allowed, no picture, or too large, each with the remedy."""
 

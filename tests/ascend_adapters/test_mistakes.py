@@ -33,5 +33,5 @@ async def test_other_failures_are_left_to_the_server():
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="late"):
         await answers(ValueError("late"), after_start=True)
