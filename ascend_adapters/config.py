@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "load_format": "safetensors",  # never a pickle
     "enable_prompt_tokens_details": True,  # usage tells cached tokens
     "disable_uvicorn_access_log": True,
+    "middleware": "ascend_adapters.mistakes.AnswerMistakes",
     # An empty list would allow every host; no host can have this name (RFC 2606).
     "allowed_media_domains": ["none.invalid"],
 }
@@ -92,6 +93,8 @@ def engine_environment(model: str, *, enable_lora: bool = False) -> dict[str, st
     """
     environment = dict(os.environ)
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Media come from allowed hosts, and not from wherever those redirect to.
+    environment.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     # The engine's processes talk to each other on this machine only.
     environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
     if Path(model).is_dir():

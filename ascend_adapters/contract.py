@@ -26,6 +26,7 @@ class EngineInfo:
     reasoning_parser: str | None = None
     tasks: tuple[str, ...] | None = None  # those of TASKS that it answers
     input_types: tuple[str, ...] = ()  # what embed takes as input_type
+    modalities: tuple[str, ...] | None = None  # what the model takes: ("text", "image", "video")
 
 
 @runtime_checkable

@@ -72,15 +72,16 @@ class HttpBackend(ABC):
         name = await self._model()
         if name not in cards:
             raise ServerError(f"model {name!r} is not served there: it serves {', '.join(map(repr, cards))}.")
-        tasks = await self._tasks()
+        tasks, metrics = await self._tasks(), await self._get_text("/metrics")
         model = cards.get(cards[name].get("parent"), cards[name])  # an adapter's card tells less
         return EngineInfo(
             model=name,
             max_model_len=model.get("max_model_len"),
-            device=_device_from_metrics(await self._get_text("/metrics")),
+            device=_device_from_metrics(metrics),
             loras=tuple(card["id"] for card in models["data"] if card.get("parent")),
             tasks=tasks,
             input_types=await self._input_types() if tasks and "embed" in tasks else (),
+            modalities=_modalities_from_metrics(metrics),
         )
 
     @on_io_loop
@@ -420,3 +421,9 @@ def _device_from_metrics(metrics: str) -> str | None:
     if match := re.search(r'^ascend_device_info\{device="(.*?)",op_set="(.*?)"\} 1', metrics, re.MULTILINE):
         return f"{match[1]}, operator set {match[2]}"
     return None
+
+
+def _modalities_from_metrics(metrics: str) -> tuple[str, ...] | None:
+    """As _device_from_metrics."""
+    match = re.search(r'^ascend_model_info\{modalities="(.*?)"\} 1', metrics, re.MULTILINE)
+    return tuple(match[1].split(",")) if match else None

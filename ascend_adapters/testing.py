@@ -32,6 +32,7 @@ class FakeBackend:
         *,
         model: str = "fake",
         max_model_len: int = 4096,
+        modalities: Sequence[str] = ("text",),
         seconds_per_token: float = 0.0,
         tasks: tuple[str, ...] = TASKS,
         prompts: Mapping[str, str] | None = None,
@@ -42,6 +43,7 @@ class FakeBackend:
         """
         self.model = model
         self.max_model_len = max_model_len
+        self.modalities = tuple(modalities)
         self.bodies: list[Body] = []  # what was asked, in order
         self._reply = reply
         self._seconds_per_token = seconds_per_token
@@ -58,6 +60,7 @@ class FakeBackend:
             tuple(self._loras),
             tasks=self._tasks,
             input_types=tuple(self._prompts),
+            modalities=self.modalities,
         )
 
     async def chat(self, body: Body) -> Answer:
@@ -140,6 +143,9 @@ class FakeBackend:
         check(body)
         if call not in self._tasks:
             raise not_for(call, self.model, self._tasks)
+        for kind in sorted(_kinds_of_parts(body.get("messages") or [])):
+            if kind not in self.modalities:
+                raise RequestError(f"{self.model} is not a multimodal model that takes {kind}: send text only.")
 
     def _with_prompt(self, texts: list[str], body: Body) -> list[str]:
         input_type = body.get("input_type")
@@ -200,6 +206,13 @@ class FakeBackend:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": f"fake-{next(self._ids)}", "object": kind, "created": 0, "model": self.model}
+
+
+def _kinds_of_parts(messages: list[Any]) -> set[str]:
+    """text, image, video, audio: by the types of content parts (image_url, input_audio, ...)."""
+    contents = [message.get("content") for message in messages]
+    types = [part.get("type", "text") for content in contents if isinstance(content, list) for part in content]
+    return {type_.removeprefix("input_").removesuffix("_url") for type_ in types}
 
 
 def _last_text(messages: list[Any]) -> str:

@@ -18,6 +18,8 @@ class BackendConfig:
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
     moe_communication: MoeCommunication = "auto"  # how tokens reach experts on other ranks; "auto": by the chip table
     check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
+    max_image_pixels: int = 1 << 26  # of a picture that comes with a request: 8192 x 8192, 200 MB once decoded
+    max_video_pixels: int = 1 << 29  # of all frames taken from a video together: 64 of 3840 x 2160
 
     def __post_init__(self) -> None:
         if self.op_set not in get_args(OpSet):
@@ -34,6 +36,10 @@ class BackendConfig:
                 f"moe_communication={self.moe_communication!r} is unknown: use one of "
                 f"{', '.join(get_args(MoeCommunication))} (--additional-config)."
             )
+        for name in ("max_image_pixels", "max_video_pixels"):
+            limit = getattr(self, name)
+            if type(limit) is not int or limit < 1:
+                raise ValueError(f"{name}={limit!r} must be a number of at least 1 (--additional-config).")
         for name in ("npu_graphs", "check_machine"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be true or false (--additional-config).")

@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.attention.mm_encoder_attention import MMEncoderAttention
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.mla import MultiHeadLatentAttentionWrapper
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
+from core_backend.attention.encoder import AscendEncoderAttention
 from core_backend.attention.mla import AscendMultiHeadLatentAttention
 from core_backend.linear import register_linear_layers
 from core_backend.moe.layer import register_moe_layers
@@ -22,6 +25,8 @@ def register_layers() -> None:
     SiluAndMul.register_oot(AscendSiluAndMul, name="SiluAndMul")
     RotaryEmbedding.register_oot(AscendRotaryEmbedding, name="RotaryEmbedding")
     MultiHeadLatentAttentionWrapper.register_oot(AscendMultiHeadLatentAttention, name="MultiHeadLatentAttentionWrapper")
+    MRotaryEmbedding.register_oot(AscendMRotaryEmbedding, name="MRotaryEmbedding")
+    MMEncoderAttention.register_oot(AscendEncoderAttention, name="MMEncoderAttention")
     register_linear_layers()
     register_moe_layers()
 
@@ -62,4 +67,31 @@ class AscendRotaryEmbedding(RotaryEmbedding):
             self._match_cos_sin_cache_dtype(query),
             head_size=self.head_size,
             is_neox_style=self.is_neox_style,
+        )
+
+
+class AscendMRotaryEmbedding(MRotaryEmbedding):
+    """Rotary embedding of tokens that have a time, a height and a width; of text alone, the plain one."""
+
+    def forward_oot(
+        self,
+        positions: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if key is None or offsets is not None:
+            return self.forward_native(positions, query, key, offsets)
+        cos_sin_cache = self._match_cos_sin_cache_dtype(query)
+        settings: dict[str, Any] = {"head_size": self.head_size, "is_neox_style": self.is_neox_style}
+        if positions.dim() == 1:
+            return operators().rotary(positions, query, key, cos_sin_cache, **settings)
+        return operators().mrope(
+            positions,
+            query,
+            key,
+            cos_sin_cache,
+            mrope_section=self.mrope_section,
+            is_interleaved=self.mrope_interleaved,
+            **settings,
         )

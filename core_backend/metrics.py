@@ -13,3 +13,20 @@ def publish_device(device: Device) -> None:
 
     info = Gauge("ascend_device_info", "The device and operator set of this engine", ["device", "op_set"])
     info.labels(device=str(device), op_set=device.op_set).set(1)
+
+
+_published: list[tuple[str, ...]] = []
+
+
+def publish_modalities(modalities: tuple[str, ...]) -> None:
+    """Export what the model takes as a label of `ascend_model_info`.
+
+    Later calls do nothing: after the model's own configuration, vLLM makes one of the language model inside it.
+    """
+    if _published:
+        return
+    _published.append(modalities)
+    from prometheus_client import Gauge
+
+    info = Gauge("ascend_model_info", "What the model of this engine takes as input", ["modalities"])
+    info.labels(modalities=",".join(modalities)).set(1)

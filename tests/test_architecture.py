@@ -42,6 +42,8 @@ LAYERS = (
     "versions",
     "device",
     "metrics",
+    "media_connector",
+    "media",
     "ops",
     "linear",
     "quantization",

@@ -4,6 +4,7 @@ import pytest
 
 from tests.models import FAMILIES
 from tests.pooling_models import POOLING_FAMILIES
+from tests.vision_models import VISION_FAMILIES
 from tools.hardware_doc import DOCUMENT, with_tables
 from tools.models_doc import DEVICES, rows_of
 from tools.models_doc import DOCUMENT as MODELS
@@ -16,7 +17,9 @@ def test_the_tables_of_the_hardware_page_are_those_of_the_code():
     assert with_tables(text) == text, "python tools/hardware_doc.py writes them anew"
 
 
-@pytest.mark.parametrize(("table", "families"), [("generating", FAMILIES), ("pooling", POOLING_FAMILIES)])
+@pytest.mark.parametrize(
+    ("table", "families"), [("generating", FAMILIES), ("vision", VISION_FAMILIES), ("pooling", POOLING_FAMILIES)]
+)
 def test_the_models_page_has_every_family_and_says_which_chips_refuse_it(table, families):
     rows = rows_of(MODELS.read_text(), table)
     assert list(rows) == list(families), "make models writes them anew"

@@ -78,6 +78,7 @@ def _difference(row: Row) -> str:
 # Table -> the module that runs its families, and what a cell says.
 TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "generating": ("tests.e2e.families", _tokens),
+    "vision": ("tests.e2e.vision", _tokens),
     "pooling": ("tests.e2e.pooling_families", _difference),
 }
 

@@ -8,10 +8,10 @@ import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-from core_backend import upstream_patches
+from core_backend import media, upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
-from core_backend.metrics import publish_device
+from core_backend.metrics import publish_device, publish_modalities
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -113,6 +113,7 @@ class AscendPlatform(Platform):
         _check_load_balancing(vllm_config)
         if config.moe_communication != "auto":
             device.hardware.check_moe_communication(config.moe_communication)
+        _take_media(vllm_config, config)
         _use_worker(vllm_config, cls.worker_cls)
         _use_pooling_scheduler(vllm_config)
         cls._configure(vllm_config, config)
@@ -166,6 +167,16 @@ def check_speculation(method: str | None) -> None:
         )
     if method == "ngram" and find_spec("numba") is None:
         raise ModuleNotFoundError("speculative decoding by ngram needs numba: pip install 'ascend-adapters[engine]'.")
+
+
+def _take_media(vllm_config: "VllmConfig", config: BackendConfig) -> None:
+    """What comes with requests besides text is bounded, and made known."""
+    model = vllm_config.model_config
+    if model is None:
+        return
+    publish_modalities(media.modalities(model))
+    if model.is_multimodal_model:
+        media.bound(config)
 
 
 def _use_worker(vllm_config: "VllmConfig", worker_cls: str) -> None:

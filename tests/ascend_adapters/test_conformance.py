@@ -46,6 +46,7 @@ def test_info_names_the_model_its_context_and_the_device(backend):
     assert info.model
     assert info.max_model_len >= 1024
     assert info.device
+    assert info.modalities == ("text",)
 
 
 def test_an_answer_has_text_a_reason_to_end_and_usage_that_adds_up(backend):
@@ -121,11 +122,16 @@ def test_tokenize_counts(backend):
     assert counted["max_model_len"] == run_sync(backend.info()).max_model_len
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 BAD_REQUESTS = {
     "unknown keyword": (chat_body(temprature=0.5), "'temprature'.*'temperature'"),
     "no messages": ({"messages": []}, "messages is empty"),
     "nothing to generate": (chat_body(max_tokens=0), "max_tokens=0.*at least 1"),
     "negative temperature": (chat_body(temperature=-1), "temperature=-1.*0"),
+    "an image for a model that reads text only": (
+        {"messages": [{"role": "user", "content": [PICTURE]}]},
+        "is not a multimodal model",
+    ),
     "prompt longer than the context": (
         {"messages": [{"role": "user", "content": "hello " * 9000}]},
         r"(?s)\d{4}.*(shorten|reduce)",

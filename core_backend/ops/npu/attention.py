@@ -9,6 +9,7 @@ from torch import Tensor
 
 MASK_SIZE = 2048  # of the fixed causal mask, whatever the lengths are
 NO_LIMIT = 2147483647
+MAX_SEQUENCES = 1024  # of npu_fusion_attention; the windows of a few large pictures are more
 ALL_VISIBLE, CAUSAL, BAND = 0, 3, 4  # sparse_mode
 
 
@@ -136,25 +137,28 @@ def varlen_attention(
     sliding_window: int | None,
     out: Tensor,
 ) -> None:
-    """See ops/cpu. By the operator for training, which takes the small heads that encoders have."""
-    if not plan.query_ends:
-        return
+    """See ops/cpu. By the operator for training, which takes the odd heads that encoders have."""
     sparse_mode, pre_tokens, next_tokens = _sparsity(plan.causal, sliding_window)
-    attended = torch_npu.npu_fusion_attention(
-        query,
-        key,
-        value,
-        query.shape[1],
-        "TND",
-        atten_mask=None if sparse_mode == ALL_VISIBLE else causal_mask(query.device),
-        scale=scale,
-        pre_tockens=pre_tokens,
-        next_tockens=next_tokens,
-        actual_seq_qlen=plan.query_ends,
-        actual_seq_kvlen=plan.query_ends,
-        sparse_mode=sparse_mode,
-    )
-    out.copy_(attended[0])
+    begin = 0
+    for first in range(0, len(plan.query_ends), MAX_SEQUENCES):
+        ends = plan.query_ends[first : first + MAX_SEQUENCES]
+        rows, relative_ends = slice(begin, ends[-1]), [end - begin for end in ends]
+        attended = torch_npu.npu_fusion_attention(
+            query[rows],
+            key[rows],
+            value[rows],
+            query.shape[1],
+            "TND",
+            atten_mask=None if sparse_mode == ALL_VISIBLE else causal_mask(query.device),
+            scale=scale,
+            pre_tockens=pre_tokens,
+            next_tockens=next_tokens,
+            actual_seq_qlen=relative_ends,
+            actual_seq_kvlen=relative_ends,
+            sparse_mode=sparse_mode,
+        )
+        out[rows] = attended[0]
+        begin = rows.stop
 
 
 @cache

@@ -157,6 +157,12 @@ def flash_attention_unpad(
 
 def _check_packed(query: Tensor, seq_len: Tensor) -> None:
     int32(SELF, seq_len=seq_len)
+    rule(
+        query.shape[2] % NZ_COLUMNS == 0 and query.shape[2] <= 256,
+        "on 310P the head size is a multiple of 16 up to 256",
+        SELF,
+        query=tuple(query.shape),
+    )
     total = int(seq_len.sum())
     rule(
         len(query) == -(-total // 16) * 16,

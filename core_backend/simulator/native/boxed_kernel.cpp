@@ -64,7 +64,8 @@ IValue to_cpu(Arguments& arguments, const IValue& value) {
   if (value.isOptionalTensorList()) {
     c10::List<std::optional<Tensor>> list;
     for (std::optional<Tensor> tensor : value.toOptionalTensorList())
-      list.push_back(tensor ? std::optional<Tensor>(arguments.to_cpu(*tensor)) : std::nullopt);
+      // Indices may be on the host: torch and torch_npu both move them to the device (AdvancedIndex).
+      list.push_back(tensor && is_npu(*tensor) ? arguments.to_cpu(*tensor) : tensor);
     return list;
   }
   if (is_nested_tensor_list(value)) {

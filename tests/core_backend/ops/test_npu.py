@@ -183,7 +183,7 @@ def test_paged_attention_with_sinks(hardware, ours, requests, seed, data):
 @examples
 @given(
     sequences=st.lists(st.integers(1, 60), max_size=5),
-    head_size=st.sampled_from([32, 64, 128]),
+    head_size=st.sampled_from([32, 64, 72, 128]),
     causal=st.booleans(),
     seed=seeds,
     data=st.data(),
@@ -193,6 +193,17 @@ def test_attention_inside_packed_sequences(hardware, ours, sequences, head_size,
     window = None if "sliding window attention" in hardware.refused else data.draw(st.sampled_from([None, 3, 50]))
     dtype = data.draw(dtypes())
     query, key, value = (randn(sum(sequences), heads, head_size, dtype=dtype) for heads in (4, 2, 2))
+    assert_same_varlen_attention(ours, sequences, query, key, value, causal=causal, window=window)
+
+
+def test_attention_inside_more_sequences_than_one_call_takes(hardware, ours):
+    torch.manual_seed(0)
+    dtype = getattr(torch, hardware.dtypes[0])
+    query, key, value = (randn(2500, 2, 32, dtype=dtype) for _ in range(3))
+    assert_same_varlen_attention(ours, [2] * 1250, query, key, value, causal=False, window=None)
+
+
+def assert_same_varlen_attention(ours, sequences, query, key, value, *, causal, window):
     starts = [0, *torch.tensor(sequences, dtype=torch.int64).cumsum(0).tolist()]
     results = []
     for ops, device in ((ours, "npu"), (spec, "cpu")):

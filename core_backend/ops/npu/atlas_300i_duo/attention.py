@@ -8,6 +8,7 @@ from functools import cache
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 import torch_npu
 from torch import Tensor
 
@@ -113,7 +114,7 @@ def varlen_attention(
     _refuse(plan, sliding_window, may_be_bidirectional=True)
     if not plan.seq_lens:
         return
-    num_tokens = query.shape[0]
+    num_tokens, head_size = query.shape[0], query.shape[2]
     padded_query, padded_key, padded_value = (_rounded_up(x) for x in (query, key, value))
     attended = torch.empty_like(padded_query)
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
@@ -140,7 +141,7 @@ def varlen_attention(
             num_kv_heads=num_kv_heads,
             out=attended,
         )
-    out.copy_(attended[:num_tokens])
+    out.copy_(attended[:num_tokens, :, :head_size])
 
 
 def _refuse(
@@ -164,8 +165,11 @@ def _refuse(
 
 
 def _rounded_up(x: Tensor) -> Tensor:
-    missing = -x.shape[0] % ROWS
-    return x if missing == 0 else torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
+    """Rows, and the elements of a head (72 in some vision towers), filled up with zeros, which add nothing."""
+    missing_rows, missing_elements = -x.shape[0] % ROWS, -x.shape[2] % NZ_COLUMNS
+    if missing_rows == missing_elements == 0:
+        return x
+    return F.pad(x, (0, missing_elements, 0, 0, 0, missing_rows))
 
 
 @cache
