@@ -12,9 +12,11 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LAYERS = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 
 
-def save_adapter(model_folder: Path, folder: Path, seed: int, **config: Any) -> Path:
+def save_adapter(
+    model_folder: Path, folder: Path, seed: int, *, auto_class: str = "AutoModelForCausalLM", **config: Any
+) -> Path:
     """An adapter of the model in `model_folder`, strong enough to change most tokens."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    model = getattr(transformers, auto_class).from_pretrained(model_folder, dtype=torch.float32)
     adapted = get_peft_model(model, LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": LAYERS, **config}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
