@@ -10,7 +10,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu lint types launches bench bench-experts models docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-experts models docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -36,6 +36,11 @@ test-cpu: $(INSTALLED)
 test-npu: $(INSTALLED)
 	$(BIN)/python -m pytest -m npu $(ARGS)
 	ls /dev/davinci[0-9]* >/dev/null 2>&1 || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend tests/e2e/test_families.py $(ARGS)
+
+# What takes too long for every run: experts on four ranks, and more ways on more simulated chips. Half an hour.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest --slow $(ARGS)
+	$(BIN)/python -m pytest -m npu --slow $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

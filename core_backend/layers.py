@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
 from vllm.model_executor.layers.attention.mm_encoder_attention import MMEncoderAttention
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.mla import MultiHeadLatentAttentionWrapper
@@ -23,6 +23,7 @@ def register_layers() -> None:
     """Let vLLM build our layers instead of its own; later calls do nothing."""
     RMSNorm.register_oot(AscendRMSNorm, name="RMSNorm")
     SiluAndMul.register_oot(AscendSiluAndMul, name="SiluAndMul")
+    GeluAndMul.register_oot(AscendGeluAndMul, name="GeluAndMul")
     RotaryEmbedding.register_oot(AscendRotaryEmbedding, name="RotaryEmbedding")
     MultiHeadLatentAttentionWrapper.register_oot(AscendMultiHeadLatentAttention, name="MultiHeadLatentAttentionWrapper")
     MRotaryEmbedding.register_oot(AscendMRotaryEmbedding, name="MRotaryEmbedding")
@@ -50,6 +51,13 @@ class AscendSiluAndMul(SiluAndMul):
 
     def forward_oot(self, x: torch.Tensor) -> torch.Tensor:
         return operators().silu_and_mul(x)
+
+
+class AscendGeluAndMul(GeluAndMul):
+    """GeGLU's activation."""
+
+    def forward_oot(self, x: torch.Tensor) -> torch.Tensor:
+        return operators().gelu_and_mul(x, self.approximate)
 
 
 class AscendRotaryEmbedding(RotaryEmbedding):

@@ -26,6 +26,12 @@ CHAT_MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow", action="store_true", help="run the tests that are too slow for every run, and only those"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """`pytest -m npu` runs on the NPU of this machine, or else on a simulated one, in this process and its children."""
     if config.option.markexpr != "npu" or list(Path("/dev").glob("davinci[0-9]*")):
@@ -45,6 +51,10 @@ NO_NPU = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if ("slow" in item.keywords) == config.option.slow]
+    if unwanted := [item for item in items if item not in wanted]:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = wanted
     reason = config.stash.get(NO_NPU, "")
     if config.option.markexpr != "npu":
         reason = "these run by themselves: pytest -m npu"

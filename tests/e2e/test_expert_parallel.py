@@ -19,8 +19,11 @@ def check(results: list[RankResult], num_ranks: int, ways: list[str], families: 
         assert result.num_different == 0, result
 
 
+FOUR_RANKS = pytest.param(2, 2, marks=pytest.mark.slow)
+
+
 # Ranks that share tensors; ranks that have requests of their own, and idle steps when they are done; and both.
-@pytest.mark.parametrize(("tensor_parallel", "data_parallel"), [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("tensor_parallel", "data_parallel"), [(2, 1), (1, 2), FOUR_RANKS])
 def test_experts_on_several_ranks(tmp_path, tensor_parallel, data_parallel):
     ways = ["all_gather", "all_to_all"]
     results = run(tmp_path, tensor_parallel, data_parallel, ways, FAMILIES)
@@ -38,7 +41,9 @@ def test_redundant_experts_move_between_ranks_and_tokens_stay_the_same(tmp_path)
 
 
 @pytest.mark.npu
-@pytest.mark.parametrize(("tensor_parallel", "data_parallel"), [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("tensor_parallel", "data_parallel"), [pytest.param(2, 1, marks=pytest.mark.slow), (1, 2), FOUR_RANKS]
+)
 def test_experts_on_several_npus_by_the_fused_operators(tmp_path, tensor_parallel, data_parallel):
     if "ASCEND_SIMULATE" not in os.environ:
         pytest.skip("a simulated 910_9391 is asked for, and there is a real NPU here")
