@@ -27,9 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 demo: $(INSTALLED)
 	$(BIN)/python examples/langchain_chat.py
 
-# Both at once: most of either is one thread that imports or waits. Each prints when it is done.
-test: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-cpu test-npu
+test: test-cpu test-npu
 
 test-cpu: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,10 +16,10 @@ class BackendConfig:
     op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU; from the environment only
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
-    moe_communication: MoeCommunication = "auto"  # how tokens reach experts on other ranks; "auto": by the chip table
     check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
     max_image_pixels: int = 1 << 26  # of a picture that comes with a request: 8192 x 8192, 200 MB once decoded
     max_video_pixels: int = 1 << 29  # of all frames taken from a video together: 64 of 3840 x 2160
+    moe_communication: MoeCommunication = "auto"  # how tokens reach experts on other ranks; "auto": by the chip table
 
     def __post_init__(self) -> None:
         if self.op_set not in get_args(OpSet):

@@ -25,7 +25,7 @@ def results(tmp_path_factory) -> dict[str, Result]:
         [sys.executable, "-m", "tests.e2e.families", str(folder)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [Result(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
