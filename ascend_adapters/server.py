@@ -316,9 +316,7 @@ def _explaining_loras() -> Iterator[None]:
     except _FailedError as error:
         # vLLM (0.23) answers so to every adapter that it cannot load, and serves on.
         raise RequestError(_innermost(error.reason)) from error
-    except RequestError as error:
-        if str(error) != "Not Found":  # there is no such path
-            raise
+    except NoSuchPageError as error:
         raise RequestError(
             "this engine takes no LoRA adapters: set enable_lora=True, or start the server with --enable-lora "
             "(and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 if it is not `ascend-adapters serve`)."
