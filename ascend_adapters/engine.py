@@ -83,24 +83,28 @@ class Engine:
         run = EngineRun(model_folder, self.model, self.settings)
         self._runs[run.socket] = run
         try:
-            async with asyncio.timeout(START_TIMEOUT):
-                while not (run.is_alive() and await run.answers()):
-                    if not run.is_alive():
-                        raise EngineStartError(f"the engine for {self.model!r} did not start: {run.failure()}")
-                    progress.step(_current_step(run.log))
-                    await asyncio.sleep(POLL_INTERVAL)
-        except TimeoutError:
-            reason = run.failure()  # before stop(), which takes the log away
-            await asyncio.to_thread(run.stop)
-            raise EngineStartError(
-                f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {reason}"
-            ) from None
+            await self._wait_until_ready(run, progress)
         except BaseException:
             await asyncio.to_thread(run.stop)
             raise
         self.device = _device_in(run.log)
         progress.done(f"ready on device: {self.device}")
         return run
+
+    async def _wait_until_ready(self, run: EngineRun, progress: Progress) -> None:
+        # The clock is looked at between the questions. Under asyncio.timeout, a question that was cancelled has once
+        # come back as the answer of an engine that is well.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + START_TIMEOUT
+        while not (run.is_alive() and await run.answers()):
+            if not run.is_alive():
+                raise EngineStartError(f"the engine for {self.model!r} did not start: {run.failure()}")
+            if clock() > deadline:
+                raise EngineStartError(
+                    f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {run.failure()}"
+                )
+            progress.step(_current_step(run.log))
+            await asyncio.sleep(POLL_INTERVAL)
 
 
 def _current_step(log: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 def main() -> None:
     """Watch the owner, then be `vllm serve`."""
     owner_pid, folder = int(sys.argv[1]), sys.argv[2]
+    print("vllm", *sys.argv[3:], flush=True)  # the log's first line, seconds before vLLM's own
     if os.getppid() != owner_pid:
         sys.exit("the engine's owner ended before the engine began.")
     _when_ended(owner_pid, lambda: _end_all(folder))

@@ -162,6 +162,19 @@ class Hardware:
                 "chip table chooses."
             )
 
+    def check_moe_layer(self, way: MoeWay, shape: ExpertShape, num_tokens: int) -> None:
+        """Raises ValueError for a layer of experts beyond the limits of the way that was asked for.
+
+        num_tokens: the most that one rank sends in a step
+        """
+        limits = next((known for known in self.moe_communication if known.name == way), None)
+        if limits is not None and not limits.fits(shape, num_tokens):
+            raise ValueError(
+                f"moe_communication={way!r} does not take {shape} with {num_tokens} tokens per rank and step on "
+                f"{self.name}: its limits are {limits}. Lower --max-num-batched-tokens if the tokens are too many, or "
+                "leave moe_communication unset, and the chip table chooses."
+            )
+
     def choose_moe_communication(self, shape: ExpertShape, num_tokens: int) -> MoeWay:
         """The first way between ranks that fits."""
         return next(way.name for way in self.moe_communication if way.fits(shape, num_tokens))

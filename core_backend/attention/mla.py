@@ -65,9 +65,8 @@ def split_latent_cache(cache: torch.Tensor, latent_size: int) -> LatentCache:
     returns  [num_blocks, block_size, 1, latent_size] and [num_blocks, block_size, 1, rope_size]
     """
     num_blocks, block_size, size = cache.shape
-    latent, pe = cache.flatten().split(
-        (num_blocks * block_size * latent_size, cache.numel() // size * (size - latent_size))
-    )
+    num_slots = num_blocks * block_size
+    latent, pe = cache.flatten().split((num_slots * latent_size, num_slots * (size - latent_size)))
     return latent.view(num_blocks, block_size, 1, -1), pe.view(num_blocks, block_size, 1, -1)
 
 

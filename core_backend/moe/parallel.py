@@ -144,7 +144,7 @@ class ExpertParallel:
     def __init__(
         self, ops: OperatorSet, moe: FusedMoEConfig, placement: Placement, forced: MoeWay | None = None
     ) -> None:
-        """forced: the way to use, whatever the chip table says."""
+        """forced: the way to use instead of what the chip table chooses. Raises ValueError beyond its limits."""
         self.ops = ops
         self.parallel = moe.moe_parallel_config
         self.placement = placement
@@ -152,6 +152,8 @@ class ExpertParallel:
         self.shape = ExpertShape(
             moe.moe_parallel_config.ep_size, placement.num_experts, moe.experts_per_token, moe.hidden_dim
         )
+        if forced and self.parallel.use_ep:
+            current_device().hardware.check_moe_layer(forced, self.shape, self._share(moe.max_num_tokens))
 
     @cached_property
     def may_exchange(self) -> bool:

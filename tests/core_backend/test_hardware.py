@@ -91,6 +91,14 @@ def test_a_way_that_a_chip_does_not_have_is_refused_by_name():
     row("910B").check_moe_communication("all_to_all")
 
 
+@pytest.mark.parametrize(("num_ranks", "tokens"), [(8, 32), (16, 257)])
+def test_a_way_that_is_asked_for_keeps_its_limits(num_ranks, tokens):
+    row("910B").check_moe_layer("mc2", ExpertShape(16, 128, 8, 4096), 256)
+    row("910B").check_moe_layer("all_to_all", ExpertShape(8, 128, 8, 4096), 10_000)
+    with pytest.raises(ValueError, match=f"num_ranks={num_ranks}.* {tokens} tokens .* 910B: .*leave moe_communication"):
+        row("910B").check_moe_layer("mc2", ExpertShape(num_ranks, 128, 8, 4096), tokens)
+
+
 def test_latent_attention_of_other_sizes_is_refused_by_name():
     row("910B").check_latent_sizes(512, 64, 128, 128)
     CPU.check_latent_sizes(256, 32, 64, 64)

@@ -263,11 +263,11 @@ def test_a_folder_whose_model_vllm_does_not_know_fails_with_the_reason_of_its_lo
 
 
 def test_a_start_that_takes_too_long_says_so_and_keeps_its_log(monkeypatch):
-    monkeypatch.setattr("ascend_adapters.engine.START_TIMEOUT", 12.0)
+    monkeypatch.setattr("ascend_adapters.engine.START_TIMEOUT", 4.0)
     slow = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 128})
-    with pytest.raises(EngineStartError, match="was not ready after 12 s") as failure:
+    with pytest.raises(EngineStartError, match="was not ready after 4 s") as failure:
         run_sync(slow.chat(HELLO))
     log = Path(re.search(r"its log: (\S+)\)", str(failure.value))[1])
-    assert "Platform plugin ascend_adapters is activated" in log.read_text()
+    assert log.read_text().startswith("vllm serve ")
     assert slow.engine.pid is None
     log.unlink()

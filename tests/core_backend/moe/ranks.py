@@ -98,6 +98,7 @@ def _one(name: str, way: str, rank: int, num_ranks: int, is_npu: bool) -> Outcom
         moe_parallel_config=SimpleNamespace(use_ep=True, ep_size=num_ranks, is_sequence_parallel=False),
         experts_per_token=TOP_K,
         hidden_dim=hidden_size,
+        max_num_tokens=max(pattern),
     )
     kernel = ExpertParallel(ops, moe, placement, way)
     rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
