@@ -59,6 +59,7 @@ def serve(
     from ascend_adapters.config import EngineSettings, asks_for_lora, engine_environment
     from ascend_adapters.models import locate, prepare
     from ascend_adapters.progress import Progress
+    from ascend_adapters.tool_calls import tool_call_settings
 
     folder = prepare(locate(model), Progress(model))
     if api_key is None:
@@ -66,7 +67,7 @@ def serve(
         typer.echo(f"API key: {api_key}", err=True)
     typer.echo(f"serving {model} at http://{host}:{port}/v1", err=True)
     command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder, "--served-model-name", model]
-    command += ["--host", host, "--port", str(port), *EngineSettings().arguments()]
+    command += ["--host", host, "--port", str(port), *EngineSettings().arguments(tool_call_settings(folder))]
     # vLLM asks for the key under /v1 only; this asks for it everywhere.
     command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]
     # Who has the key may also load adapters.

@@ -45,11 +45,10 @@ class EngineSettings:
         """The given settings, without the defaults."""
         return {name: json.loads(value) for name, value in self.given}
 
-    def arguments(self) -> list[str]:
-        """The settings, defaults included, as arguments of `vllm serve`."""
-        return [
-            argument for name, value in {**DEFAULTS, **self.as_dict()}.items() for argument in _arguments(name, value)
-        ]
+    def arguments(self, model_defaults: Mapping[str, Any] | None = None) -> list[str]:
+        """The settings, defaults and those of the model included, as arguments of `vllm serve`."""
+        settings = {**DEFAULTS, **(model_defaults or {}), **self.as_dict()}
+        return [argument for name, value in settings.items() for argument in _arguments(name, value)]
 
 
 def _as_json(name: str, value: Any) -> str:

@@ -61,7 +61,7 @@ class EmbeddedBackend(HttpBackend):
     @on_io_loop
     async def info(self) -> EngineInfo:
         info = await super().info()
-        settings = self.engine.settings.as_dict()
+        settings = {**self.engine.model_defaults, **self.engine.settings.as_dict()}
         return replace(
             info,
             device=self.engine.device or info.device,

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import re
+from typing import Any
 
 from ascend_adapters.config import EngineSettings
 from ascend_adapters.engine_run import POLL_INTERVAL, EngineRun
 from ascend_adapters.errors import EngineStartError
 from ascend_adapters.models import locate, prepare
 from ascend_adapters.progress import Progress
+from ascend_adapters.tool_calls import tool_call_settings
 
 START_TIMEOUT = 600.0  # seconds; large models take minutes to load
 
@@ -29,6 +31,7 @@ class Engine:
         self.model = model
         self.settings = settings
         self.device: str | None = None
+        self.model_defaults: dict[str, Any] = {}  # settings that its files ask for; known once it starts
         self._located = locate(model)
         self._quiet = quiet
         self._runs: dict[str, EngineRun] = {}  # by socket; the last one is the current one
@@ -80,7 +83,8 @@ class Engine:
     async def _start(self) -> EngineRun:
         model_folder = await asyncio.to_thread(prepare, self._located, Progress(self.model, quiet=self._quiet))
         progress = Progress("engine", quiet=self._quiet)
-        run = EngineRun(model_folder, self.model, self.settings)
+        self.model_defaults = await asyncio.to_thread(tool_call_settings, model_folder)
+        run = EngineRun(model_folder, self.model, self.settings, self.model_defaults)
         self._runs[run.socket] = run
         try:
             await self._wait_until_ready(run, progress)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -27,14 +29,16 @@ LEN_OF_VLLMS_SOCKET_NAMES = 36  # a UUID
 class EngineRun:
     """A launched engine process. It does not come back: the next start is another run."""
 
-    def __init__(self, model_folder: str, name: str, settings: EngineSettings) -> None:
+    def __init__(
+        self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
+    ) -> None:
         """Launch the engine; it is not ready yet. Raises EngineStartError if no socket can be made for it."""
         self.owner_pid = os.getpid()
         self._folder = _private_folder()
         self._ended: str | None = None
         self._diagnosing = asyncio.Lock()
         self._stopping = threading.Lock()
-        self.process = self._launch(model_folder, name, settings)
+        self.process = self._launch(model_folder, name, settings, model_defaults)
         atexit.register(self.stop)
 
     @property
@@ -101,11 +105,21 @@ class EngineRun:
             _end_group(self.process)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _launch(self, model_folder: str, name: str, settings: EngineSettings) -> "subprocess.Popen[bytes]":
+    def _launch(
+        self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
+    ) -> "subprocess.Popen[bytes]":
         command = [
             # -P: no module is taken from whatever folder the user happens to be in.
             *(sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)),
-            *("serve", model_folder, "--uds", self.socket, "--served-model-name", name, *settings.arguments()),
+            *(
+                "serve",
+                model_folder,
+                "--uds",
+                self.socket,
+                "--served-model-name",
+                name,
+                *settings.arguments(model_defaults),
+            ),
         ]
         # Only this user can reach the socket.
         environment = engine_environment(model_folder, enable_lora=bool(settings.as_dict().get("enable_lora")))

@@ -19,6 +19,7 @@ from ascend_adapters.pooling_requests import check_classify, check_embed, check_
 from ascend_adapters.prompted_embedding import NO_INPUT_TYPE, PAGE, cohere_body, input_types_in, openai_answer
 from ascend_adapters.requests import check_chat, check_complete, not_for
 from ascend_adapters.sending import send
+from ascend_adapters.tool_calls import check_calls, check_streamed_calls
 
 # Where a server answers each of contract.TASKS.
 PAGES = {
@@ -87,12 +88,13 @@ class HttpBackend(ABC):
     @on_io_loop
     async def chat(self, body: Body) -> Answer:
         check_chat(body)
-        return await self._post("chat", {**body, "stream": False})
+        return check_calls(body, await self._post("chat", {**body, "stream": False}))
 
     @stream_on_io_loop
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_chat(body)
-        async with aclosing(self._post_stream("chat", {**body, "stream": True})) as stream:
+        chunks = self._post_stream("chat", {**body, "stream": True})
+        async with aclosing(check_streamed_calls(body, chunks)) as stream:
             async for chunk in stream:
                 yield chunk
 

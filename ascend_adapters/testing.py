@@ -10,21 +10,23 @@ import itertools
 import math
 import struct
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ascend_adapters.contract import TASKS, Answer, Body, EngineInfo
 from ascend_adapters.errors import RequestError
 from ascend_adapters.pooling_requests import check_classify, check_embed, check_rerank, check_score
 from ascend_adapters.requests import check_chat, check_complete, not_for
+from ascend_adapters.tool_calls import check_calls, check_streamed_calls
 
-Reply = str | Callable[[str], str]
+Reply = str | Body | Callable[[str], str | Body]
 EMBEDDING_SIZE = 64
 LABELS = ("short", "long")  # of texts, as classify tells them apart
 LONG = 20  # tokens
 
 
 class FakeBackend:
-    """Answers with `reply`: a text, or a function of the prompt."""
+    """Answers with `reply`: a text, a message with "tool_calls" or "reasoning", or a function of the prompt."""
 
     def __init__(
         self,
@@ -67,28 +69,30 @@ class FakeBackend:
         self._check("chat", check_chat, body)
         prompt = _last_text(body["messages"])
         choices = [
-            {"index": i, "message": {"role": "assistant", "content": text}, **rest}
-            for i, text, rest in await self._choices(body, prompt)
+            {"index": i, "message": {"role": "assistant", **message}, **rest}
+            for i, message, rest in await self._choices(body, prompt)
         ]
-        return self._answer("chat.completion", choices, prompt, [c["message"]["content"] for c in choices])
+        answer = self._answer("chat.completion", choices, prompt, [_text_of(c["message"]) for c in choices])
+        return check_calls(body, answer)
 
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         self._check("chat", check_chat, body)
         prompt = _last_text(body["messages"])
-        async for chunk in self._stream(
-            "chat.completion.chunk", body, prompt, lambda text: {"delta": {"content": text}}
-        ):
-            yield chunk
+        chunks = self._stream("chat.completion.chunk", body, prompt, lambda delta: {"delta": delta})
+        async with aclosing(check_streamed_calls(body, chunks)) as stream:
+            async for chunk in stream:
+                yield chunk
 
     async def complete(self, body: Body) -> Answer:
         self._check("complete", check_complete, body)
         prompt = _as_text(body["prompt"])
-        choices = [{"index": i, "text": text, **rest} for i, text, rest in await self._choices(body, prompt)]
+        choices = [{"index": i, "text": _text_of(said), **rest} for i, said, rest in await self._choices(body, prompt)]
         return self._answer("text_completion", choices, prompt, [str(choice["text"]) for choice in choices])
 
     async def complete_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         self._check("complete", check_complete, body)
-        async for chunk in self._stream("text_completion", body, _as_text(body["prompt"]), lambda text: {"text": text}):
+        prompt = _as_text(body["prompt"])
+        async for chunk in self._stream("text_completion", body, prompt, lambda delta: {"text": delta["content"]}):
             yield chunk
 
     async def embed(self, body: Body) -> Answer:
@@ -168,44 +172,71 @@ class FakeBackend:
             )
         return texts
 
-    async def _choices(self, body: Body, prompt: str) -> list[tuple[int, str, dict[str, Any]]]:
-        text, finish_reason = self._generate(body, prompt)
+    async def _choices(self, body: Body, prompt: str) -> list[tuple[int, Body, dict[str, Any]]]:
+        message, finish_reason = self._generate(body, prompt)
+        text = _text_of(message)
         await asyncio.sleep(self._seconds_per_token * len(text))
         rest = {"finish_reason": finish_reason, "logprobs": _logprobs(text) if body.get("logprobs") else None}
-        return [(i, text, rest) for i in range(body.get("n") or 1)]
+        return [(i, message, rest) for i in range(body.get("n") or 1)]
 
     async def _stream(
-        self, kind: str, body: Body, prompt: str, piece: Callable[[str], Body]
+        self, kind: str, body: Body, prompt: str, piece: Callable[[Body], Body]
     ) -> AsyncGenerator[Answer, None]:
-        text, finish_reason = self._generate(body, prompt)
+        message, finish_reason = self._generate(body, prompt)
         head = self._head(kind)
-        for i, character in enumerate(text):
+        deltas = _deltas(message)
+        for i, delta in enumerate(deltas):
             await asyncio.sleep(self._seconds_per_token)
-            last = i == len(text) - 1
+            last = i == len(deltas) - 1
             for index in range(body.get("n") or 1):
-                choice = {"index": index, **piece(character), "finish_reason": finish_reason if last else None}
+                choice = {"index": index, **piece(delta), "finish_reason": finish_reason if last else None}
                 if body.get("logprobs"):
-                    choice["logprobs"] = _logprobs(character)
+                    choice["logprobs"] = _logprobs(delta.get("content") or "")
                 yield {**head, "choices": [choice]}
-        yield {**head, "choices": [], "usage": _usage(prompt, [text])}
+        yield {**head, "choices": [], "usage": _usage(prompt, [_text_of(message)])}
 
-    def _generate(self, body: Body, prompt: str) -> tuple[str, str]:
+    def _generate(self, body: Body, prompt: str) -> tuple[Body, str]:
         self.bodies.append(body)
         if (model := body.get("model", self.model)) not in (self.model, *self._loras):
             raise RequestError(f"The model `{model}` does not exist.")
         if len(prompt) >= self.max_model_len:
             raise RequestError(f"the prompt has {len(prompt)} tokens, the context {self.max_model_len}: shorten it.")
-        text = self._reply if isinstance(self._reply, str) else self._reply(prompt)
+        reply = self._reply(prompt) if callable(self._reply) else self._reply
+        if isinstance(reply, dict):
+            return {"content": None, **reply}, "tool_calls" if reply.get("tool_calls") else "stop"
+        text = reply
         stops = [body["stop"]] if isinstance(body.get("stop"), str) else body.get("stop") or []
         text = text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or self.max_model_len - len(prompt)
-        return (text, "stop") if len(text) <= limit else (text[:limit], "length")
+        return ({"content": text}, "stop") if len(text) <= limit else ({"content": text[:limit]}, "length")
 
     def _answer(self, kind: str, choices: list[dict[str, Any]], prompt: str, texts: Sequence[str]) -> Answer:
         return {**self._head(kind), "choices": choices, "usage": _usage(prompt, texts)}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": f"fake-{next(self._ids)}", "object": kind, "created": 0, "model": self.model}
+
+
+def _text_of(message: Body) -> str:
+    """All that was generated for `message`: one character of it is one token."""
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    return "".join(
+        [
+            message.get("reasoning") or "",
+            message["content"] or "",
+            *(call["name"] + call["arguments"] for call in calls),
+        ]
+    )
+
+
+def _deltas(message: Body) -> list[Body]:
+    """`message` in pieces, as a server streams it: arguments of calls follow a piece that names the call."""
+    deltas: list[Body] = [{field: c} for field in ("reasoning", "content") for c in message.get(field) or ""]
+    for i, call in enumerate(message.get("tool_calls") or []):
+        function = {"name": call["function"]["name"], "arguments": ""}
+        deltas.append({"tool_calls": [{**call, "index": i, "function": function}]})
+        deltas += [{"tool_calls": [{"index": i, "function": {"arguments": c}}]} for c in call["function"]["arguments"]]
+    return deltas
 
 
 def _kinds_of_parts(messages: list[Any]) -> set[str]:

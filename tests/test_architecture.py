@@ -54,6 +54,7 @@ LAYERS = (
     "pooling_scheduler",
     "lora",
     "speculation",
+    "tool_parsers",
     "triton_launchers",
     "upstream_patches",
     "engine_process",

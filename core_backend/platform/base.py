@@ -94,6 +94,9 @@ class AscendPlatform(Platform):
         register_quantization()
         # Without a parser this is not `vllm serve`, but vLLM used as a library in somebody's own process.
         if parser is not None:
+            from core_backend.tool_parsers import register_tool_parsers
+
+            register_tool_parsers()
             upstream_patches.apply_to_configuration()
 
     @classmethod
