@@ -1,27 +1,41 @@
 """ChatAscend: LangChain's chat model interface on the contract."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from ascend_adapters.bridge import iterate_sync, run_sync
-from ascend_adapters.contract import Backend, EngineInfo
+from ascend_adapters.contract import Body, EngineInfo
 from ascend_adapters.errors import SettingError
-from langchain_ascend.translate import to_chat_body, to_chat_result, to_generation_chunk
+from langchain_ascend.answers import to_chat_result, to_generation_chunk
+from langchain_ascend.batches import results_as_completed
+from langchain_ascend.connection import call_settings
+from langchain_ascend.structured_output import (
+    Method,
+    Schema,
+    parser_of_call,
+    parser_of_content,
+    response_format,
+    with_raw,
+)
+from langchain_ascend.tokens import CountsTokens
+from langchain_ascend.translate import Tool, to_messages, to_tool_choice, to_tools
+
+SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "seed", "n", "logprobs", "top_logprobs")
 
 
-class ChatAscend(BaseChatModel):
+class ChatAscend(CountsTokens, BaseChatModel):
     """A chat model on Ascend: `model=` runs it here, `base_url=` asks a server.
 
     Any further keyword is an engine setting by vLLM's name (dtype, max_model_len, kv_cache_memory_bytes, ...);
     models with the same settings share one engine. Arguments of a single call (`invoke(..., top_k=5)`) are
-    vLLM's request fields.
+    vLLM's request fields; `lora="name"` answers with a LoRA adapter that the engine has loaded.
 
     Example:
         .. code-block:: python
@@ -31,16 +45,6 @@ class ChatAscend(BaseChatModel):
             ChatAscend(model="smollm2-135m-instruct").invoke("What is the capital of France?")
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
-
-    model: str | None = None
-    """A name that `ascend-adapters models list` shows, a Hugging Face folder, a hub id, or the server's name for it."""
-    base_url: str | None = None
-    """An OpenAI-compatible server, such as http://127.0.0.1:8000; None: an engine of this process."""
-    api_key: SecretStr | None = None
-    """What the server wants to see; None: the environment variable ASCEND_API_KEY."""
-    timeout: float | None = None
-    """Seconds until an answer, or until the next chunk of a stream; None: no limit."""
     temperature: float | None = None
     """0: the most likely token; None: what the model's own files say, else 1."""
     top_p: float | None = None
@@ -50,58 +54,106 @@ class ChatAscend(BaseChatModel):
     """Texts that end an answer."""
     seed: int | None = None
     """The same seed gives the same answer."""
+    n: int | None = None
+    """How many answers to generate; `generate` returns them all, `invoke` the first."""
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    engine_settings: dict[str, Any] = Field(default_factory=dict)
-    """The engine's settings; keywords that are no field of this class end up here."""
-    backend: Backend | None = Field(default=None, exclude=True)
-    """The engine itself, in place of model and base_url: to share one, or a FakeBackend in tests."""
-
-    _backend: Backend = PrivateAttr()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _collect_engine_settings(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        settings = {name: value for name, value in given.items() if name not in cls.model_fields}
-        rest = {name: value for name, value in given.items() if name in cls.model_fields}
-        return {**rest, "engine_settings": {**rest.get("engine_settings", {}), **settings}}
-
-    def __init__(self, **settings: Any) -> None:
-        """Raises SettingError or ModelError; nothing is started before the first call."""
-        super().__init__(**settings)
-        # Here and not in a validator: pydantic would bury the error in a ValidationError.
-        self._backend = self._open_backend() if self.backend is None else self.backend
-        if self.backend is not None:
-            self._refuse_what_a_backend_settles()
-
-    def close(self) -> None:
-        """Stop the embedded engine, unless another uses it, or close the connections to the server.
-
-        A later call opens them again.
-        """
-        run_sync(self._backend.close())
-
-    def _refuse_what_a_backend_settles(self) -> None:
-        names = [name for name in ("model", "base_url", "api_key", "timeout") if getattr(self, name) is not None]
-        if unused := [*names, *self.engine_settings]:
-            raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
 
     def engine_info(self) -> EngineInfo:
-        """The engine behind this model: its device, its longest context. Starts it if need be."""
-        return run_sync(self._backend.info())
+        """The engine behind this model: its device, its longest context. Starts it if need be.
 
-    def _open_backend(self) -> Backend:
-        from ascend_adapters.open import open_backend
+        `profile` then tells what the engine does.
+        """
+        info = super().engine_info()
+        self.profile = {**(self.profile or {}), **_profile_of(info)}
+        return info
 
-        return open_backend(
-            self.model,
-            self.base_url,
-            api_key=self.api_key.get_secret_value() if self.api_key else None,
-            timeout=self.timeout,
-            **self.engine_settings,
-        )
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Tool] | None = None) -> int:
+        """How many tokens a prompt of these messages has, by the model's own chat template."""
+        body: Body = {"messages": to_messages(messages)}
+        return len(self._token_ids({**body, "tools": to_tools(tools)} if tools else body))
+
+    def bind_tools(
+        self,
+        tools: Sequence[Tool],
+        *,
+        tool_choice: str | bool | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model with tools that it may call.
+
+        tool_choice          "auto", "none", "any" (also True, "required"), or a tool's name. A grammar holds the
+                             model to a choice that is forced.
+        parallel_tool_calls  False: at most one call
+
+        Raises RequestError for a tool_choice that is none of the tools.
+        """
+        bodies = to_tools(tools, strict=strict)
+        bound: Body = {"tools": bodies} if bodies else {}
+        if bodies and (choice := to_tool_choice(tool_choice, bodies)) is not None:
+            bound["tool_choice"] = choice
+        if bodies and parallel_tool_calls is not None:
+            bound["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(**bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Schema | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model with answers of `schema`: a pydantic class, a TypedDict, or a JSON schema.
+
+        method       "json_schema" and "function_calling" hold the model to the schema by a grammar; so does
+                     "json_mode" where a schema is given, and without one any JSON object will do
+        include_raw  give {"raw", "parsed", "parsing_error"} instead of raising on what cannot be read
+
+        Raises SettingError without a schema where there must be one, or for an unknown method.
+        """
+        if method not in ("json_schema", "function_calling", "json_mode"):
+            raise SettingError(f"method={method!r} is unknown: use 'json_schema', 'function_calling' or 'json_mode'.")
+        if schema is None and method != "json_mode":
+            raise SettingError(f"method={method!r} needs a schema: give one, or use method='json_mode'.")
+        shown: dict[str, Any] = {
+            "ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        }
+        if method == "function_calling" and schema is not None:
+            (tool,) = to_tools([schema], strict=strict)
+            name = tool["function"]["name"]
+            model = self.bind_tools([tool], tool_choice=name, parallel_tool_calls=False, **shown, **kwargs)
+            parser = parser_of_call(schema, name)
+        else:
+            model = self.bind(response_format=response_format(schema), **shown, **kwargs)
+            parser = parser_of_content(schema)
+        return with_raw(model, parser) if include_raw else model | parser
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """All inputs at once, as one continuous batch of the engine: core's own would use a few threads."""
+        return run_sync(self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
+
+    def batch_as_completed(  # type: ignore[override]  # core's overloads differ in return_exceptions only
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, AIMessage | Exception]]:
+        """As batch, each answer with its place among the inputs as soon as it is there."""
+        done = results_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        yield from iterate_sync(done)
 
     @property
     def _llm_type(self) -> str:
@@ -111,17 +163,20 @@ class ChatAscend(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return {"model": self.model, "base_url": self.base_url, **self.engine_settings, **self._sampling()}
 
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """What holds for every engine; the rest is known once it runs: see engine_info."""
+        return {"text_inputs": True, "text_outputs": True, "temperature": True, "structured_output": True}
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        return LangSmithParams(**{**params, "ls_provider": "ascend", "ls_model_name": self.model or ""})
+        name = kwargs.get("lora") or kwargs.get("model") or self.model or ""
+        return LangSmithParams(**{**params, "ls_provider": "ascend", "ls_model_name": name})
 
     def _sampling(self) -> dict[str, Any]:
-        names = ("temperature", "top_p", "max_tokens", "stop", "seed", "logprobs", "top_logprobs")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
 
-    def _body(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        call = {**kwargs, "stop": stop} if stop is not None else kwargs
-        return to_chat_body(messages, {**self._sampling(), **call})
+    def _body(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Body:
+        return {"messages": to_messages(messages), **call_settings(self._sampling(), stop, kwargs)}
 
     def _generate(
         self,
@@ -161,24 +216,26 @@ class ChatAscend(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        stream = self._backend.chat_stream(self._body(messages, stop, kwargs))
-        try:
+        # Not left to the garbage collector: closing aborts the request and frees its KV blocks.
+        async with aclosing(self._backend.chat_stream(self._body(messages, stop, kwargs))) as stream:
             async for body in stream:
                 chunk = to_generation_chunk(body)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        finally:
-            # Not left to the garbage collector: closing aborts the request and frees its KV blocks.
-            await stream.aclose()
 
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """All inputs at once, as one continuous batch of the engine: core's own would use a few threads."""
-        return run_sync(self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
+
+def _profile_of(info: EngineInfo) -> ModelProfile:
+    profile: ModelProfile = {
+        "name": info.model,
+        "tool_calling": info.tool_call_parser is not None,
+        "tool_choice": info.tool_call_parser is not None,
+        "reasoning_output": info.reasoning_parser is not None,
+    }
+    if info.max_model_len is not None:
+        profile["max_input_tokens"] = info.max_model_len
+    if info.modalities is not None:
+        profile["image_inputs"] = profile["image_url_inputs"] = "image" in info.modalities
+        profile["audio_inputs"] = "audio" in info.modalities
+        profile["video_inputs"] = "video" in info.modalities
+    return profile

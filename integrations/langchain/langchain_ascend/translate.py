@@ -1,77 +1,113 @@
-"""LangChain's messages to the contract's bodies, and the contract's answers back."""
+"""LangChain's messages, tools and schemas to the contract's bodies."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from ascend_adapters.contract import Answer, Body
+from ascend_adapters.contract import Body
 from ascend_adapters.errors import RequestError
 
+Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
-def to_chat_body(messages: list[BaseMessage], settings: dict[str, Any]) -> Body:
-    """The request body of `messages`."""
-    return {"messages": convert_to_openai_messages(messages), **settings}
-
-
-def to_chat_result(answer: Answer) -> ChatResult:
-    """One generation for each choice of `answer`."""
-    generations = []
-    for choice in answer["choices"]:
-        message = AIMessage(
-            content=choice["message"]["content"] or "",
-            id=answer["id"],
-            usage_metadata=_usage(answer["usage"]),
-            response_metadata=_response_metadata(answer, choice),
-        )
-        generations.append(ChatGeneration(message=message, generation_info={"finish_reason": choice["finish_reason"]}))
-    return ChatResult(
-        generations=generations, llm_output={"model_name": answer["model"], "token_usage": answer["usage"]}
-    )
+# Parts of an AIMessage's content that are sent as fields of the message, or not at all.
+NOT_CONTENT = ("reasoning", "tool_call", "invalid_tool_call", "tool_call_chunk")
 
 
-def to_generation_chunk(chunk: Answer) -> ChatGenerationChunk:
-    """One piece of a stream; the last one has no choices, but the usage.
+def to_messages(messages: Sequence[BaseMessage]) -> list[Body]:
+    """The messages of a request body.
 
-    Raises RequestError for a piece of a second answer: LangChain would run the answers together.
+    Raises RequestError for content that no OpenAI-compatible server takes.
     """
-    if not chunk["choices"]:
-        usage = chunk.get("usage")
-        return ChatGenerationChunk(
-            message=AIMessageChunk(content="", id=chunk["id"], usage_metadata=_usage(usage) if usage else None)
+    return [body for i, message in enumerate(messages) for body in _bodies_of(message, i)]
+
+
+def _bodies_of(message: BaseMessage, index: int) -> list[Body]:
+    """Several, where a message holds the results of tools as parts of its content."""
+    parts, videos = _split_content(message)
+    try:
+        bodies = convert_to_openai_messages(
+            [message.model_copy(update={"content": parts})], pass_through_unknown_blocks=False
         )
-    choice = chunk["choices"][0]
-    if choice["index"] > 0:
-        raise RequestError("n > 1 answers cannot be streamed as one message: use invoke, or leave n out.")
-    finished = choice.get("finish_reason") is not None
-    metadata = _response_metadata(chunk, choice) if finished else _logprobs(choice)
-    message = AIMessageChunk(content=choice["delta"].get("content") or "", id=chunk["id"], response_metadata=metadata)
-    return ChatGenerationChunk(
-        message=message, generation_info={"finish_reason": choice["finish_reason"]} if finished else None
-    )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"message {index} ({message.type}) has content that cannot be sent: {error}. Use text, and parts of type "
+            "text, image, audio, video or file with a url or base64."
+        ) from error
+    if videos and bodies:
+        bodies[0]["content"] = _with_videos(bodies[0]["content"], videos)
+    if (reasoning := _reasoning_of(message)) and bodies:
+        bodies[0]["reasoning"] = reasoning
+    return bodies
 
 
-def _response_metadata(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model_provider": "ascend",
-        "model_name": answer["model"],
-        "finish_reason": choice["finish_reason"],
-        **_logprobs(choice),
-    }
+def _split_content(message: BaseMessage) -> tuple[str | list[str | dict[str, Any]], dict[int, Body]]:
+    """The content that LangChain's own translation takes, and the videos, which it does not, by their places."""
+    if isinstance(message.content, str):
+        return message.content, {}
+    parts: list[str | dict[str, Any]] = []
+    videos: dict[int, Body] = {}
+    for part in message.content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(message, AIMessage) and kind in NOT_CONTENT:
+            continue
+        if kind in ("video", "video_url") and isinstance(part, dict):
+            videos[len(parts) + len(videos)] = _video_part(part)
+        else:
+            parts.append(part)
+    return parts, videos
 
 
-def _logprobs(choice: dict[str, Any]) -> dict[str, Any]:
-    return {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
+def _video_part(part: Mapping[str, Any]) -> Body:
+    if part["type"] == "video_url":
+        return dict(part)
+    url = part.get("url")
+    if url is None and part.get("base64"):
+        url = f"data:{part.get('mime_type') or 'video/mp4'};base64,{part['base64']}"
+    if url is None:
+        raise RequestError(f"a video has neither url nor base64: {sorted(part)}. Give one of them.")
+    return {"type": "video_url", "video_url": {"url": url}}
 
 
-def _usage(usage: dict[str, Any]) -> UsageMetadata:
-    details = usage.get("prompt_tokens_details") or {}
-    metadata = UsageMetadata(
-        input_tokens=usage["prompt_tokens"],
-        output_tokens=usage.get("completion_tokens", 0),
-        total_tokens=usage["total_tokens"],
-    )
-    if (cached := details.get("cached_tokens")) is not None:
-        metadata["input_token_details"] = InputTokenDetails(cache_read=cached)
-    return metadata
+def _with_videos(content: str | list[Body], videos: dict[int, Body]) -> list[Body]:
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) and content else list(content or [])
+    for place, video in videos.items():
+        parts.insert(place, video)
+    return parts
+
+
+def _reasoning_of(message: BaseMessage) -> str:
+    """What the model thought before its answer, in either of LangChain's places for it."""
+    if not isinstance(message, AIMessage):
+        return ""
+    parts = message.content if isinstance(message.content, list) else []
+    in_content = [part.get("reasoning", "") for part in parts if isinstance(part, dict) and part["type"] == "reasoning"]
+    return "".join(in_content) or message.additional_kwargs.get("reasoning_content") or ""
+
+
+def to_tools(tools: Sequence[Tool], *, strict: bool | None = None) -> list[Body]:
+    """The tools of a request body."""
+    return [convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool, strict=strict) for tool in tools]
+
+
+def to_tool_choice(choice: str | bool | Mapping[str, Any] | None, tools: Sequence[Body]) -> str | Body | None:
+    """LangChain's word for which tool is to be called: "any" and True are OpenAI's "required", a name is that tool.
+
+    Raises RequestError for the name of a tool that is not bound.
+    """
+    if choice is None or choice is False:
+        return None
+    if choice is True or choice in ("any", "required"):
+        return "required"
+    if not isinstance(choice, str):
+        return dict(choice)
+    if choice in ("auto", "none"):
+        return choice
+    names = [tool["function"]["name"] for tool in tools]
+    if choice not in names:
+        raise RequestError(
+            f"tool_choice={choice!r} is none of the tools: these are {', '.join(names)}. Or use 'auto', 'any', 'none'."
+        )
+    return {"type": "function", "function": {"name": choice}}

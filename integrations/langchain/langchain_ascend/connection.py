@@ -1,0 +1,108 @@
+"""What all classes of this package have in common: which engine they ask."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.contract import Backend, Body, EngineInfo
+from ascend_adapters.errors import SettingError
+
+API_KEY = "ASCEND_API_KEY"  # the environment variable
+
+
+class Connected(BaseModel):
+    """`model=` runs a model here, `base_url=` asks a server.
+
+    Any further keyword is an engine setting by vLLM's name (dtype, max_model_len, kv_cache_memory_bytes, ...);
+    whoever has the same model and settings shares one engine.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+
+    model: str | None = None
+    """A name that `ascend-adapters models list` shows, a Hugging Face folder, a hub id, or the server's name for it."""
+    base_url: str | None = None
+    """An OpenAI-compatible server, such as http://127.0.0.1:8000; None: an engine of this process."""
+    api_key: SecretStr | None = None
+    """What the server wants to see; None: the environment variable ASCEND_API_KEY."""
+    timeout: float | None = None
+    """Seconds until an answer, or until the next chunk of a stream; None: no limit."""
+    engine_settings: dict[str, Any] = Field(default_factory=dict)
+    """The engine's settings; keywords that are no field of this class end up here."""
+    backend: Backend | None = Field(default=None, exclude=True)
+    """The engine itself, in place of model and base_url: to share one, or a FakeBackend in tests."""
+
+    _backend: Backend = PrivateAttr()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_engine_settings(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        settings = {name: value for name, value in given.items() if name not in cls.model_fields}
+        rest = {name: value for name, value in given.items() if name in cls.model_fields}
+        return {**rest, "engine_settings": {**rest.get("engine_settings", {}), **settings}}
+
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        super().__init__(**settings)
+        # Here and not in a validator: pydantic would bury the error in a ValidationError.
+        self._backend = self._open_backend() if self.backend is None else self.backend
+        if self.backend is not None:
+            self._refuse_what_a_backend_settles()
+
+    def close(self) -> None:
+        """Stop the embedded engine, unless another uses it, or close the connections to the server.
+
+        A later call opens them again.
+        """
+        run_sync(self._backend.close())
+
+    def engine_info(self) -> EngineInfo:
+        """The engine behind this model: its device, its longest context. Starts it if need be."""
+        return run_sync(self._backend.info())
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """What is left out of a serialized model, and the environment variable it is taken from again."""
+        return {"api_key": API_KEY}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Models of LangChain can be dumped and loaded."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where langchain_core.load finds this class."""
+        return cls.__module__.split(".")
+
+    def _refuse_what_a_backend_settles(self) -> None:
+        names = [name for name in ("model", "base_url", "api_key", "timeout") if getattr(self, name) is not None]
+        if unused := [*names, *self.engine_settings]:
+            raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
+
+    def _open_backend(self) -> Backend:
+        from ascend_adapters.open import open_backend
+
+        return open_backend(
+            self.model,
+            self.base_url,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            timeout=self.timeout,
+            **self.engine_settings,
+        )
+
+
+def call_settings(own: Body, stop: list[str] | None, call: dict[str, Any]) -> Body:
+    """The fields of a request besides its prompt: those of the model, then those of the call.
+
+    lora  names a LoRA adapter that the engine has loaded
+    """
+    settings = {**own, **call}
+    if stop is not None:
+        settings["stop"] = stop
+    if (lora := settings.pop("lora", None)) is not None:
+        settings["model"] = lora
+    return settings

@@ -1,0 +1,71 @@
+"""AscendEmbeddings: LangChain's embeddings interface on the contract."""
+
+from langchain_core.embeddings import Embeddings
+from pydantic import PrivateAttr
+
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.contract import Answer, Body
+from langchain_ascend.connection import Connected
+
+QUERY, DOCUMENT = "query", "document"
+
+
+class AscendEmbeddings(Connected, Embeddings):
+    """Vectors of texts: `model=` runs the model here, `base_url=` asks a server.
+
+    Any further keyword is an engine setting by vLLM's name. Where the model's own files name prompts for queries and
+    documents, they are used.
+
+    Example:
+        .. code-block:: python
+
+            from langchain_ascend import AscendEmbeddings
+
+            AscendEmbeddings(model="all-minilm-l6-v2").embed_query("What is an NPU?")
+    """
+
+    dimensions: int | None = None
+    """The first so many numbers of each vector, scaled to length 1; for models that were trained for it."""
+    normalize: bool | None = None
+    """Whether vectors have length 1; None: as the model's own files say."""
+    query_prompt: str | None = None
+    """What is put before queries, in place of the model's own prompt; "" for nothing."""
+    document_prompt: str | None = None
+    """As query_prompt, for documents."""
+
+    _input_types: tuple[str, ...] | None = PrivateAttr(default=None)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """A vector of each text, all in one request."""
+        return run_sync(self.aembed_documents(texts))
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a query."""
+        return run_sync(self.aembed_query(text))
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """A vector of each text, all in one request."""
+        if not texts:
+            return []
+        return _vectors(await self._backend.embed(await self._body(texts, DOCUMENT, self.document_prompt)))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """The vector of a query."""
+        (vector,) = _vectors(await self._backend.embed(await self._body([text], QUERY, self.query_prompt)))
+        return vector
+
+    async def _body(self, texts: list[str], kind: str, prompt: str | None) -> Body:
+        body: Body = {"input": texts if prompt is None else [prompt + text for text in texts]}
+        if prompt is None and kind in await self._known_input_types():
+            body["input_type"] = kind
+        given = {"dimensions": self.dimensions, "use_activation": self.normalize}
+        return {**body, **{name: value for name, value in given.items() if value is not None}}
+
+    async def _known_input_types(self) -> tuple[str, ...]:
+        if self._input_types is None:
+            self._input_types = (await self._backend.info()).input_types
+        return self._input_types
+
+
+def _vectors(answer: Answer) -> list[list[float]]:
+    return [item["embedding"] for item in sorted(answer["data"], key=lambda item: int(item["index"]))]
