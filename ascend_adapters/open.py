@@ -14,6 +14,7 @@ def open_backend(
     *,
     api_key: str | None = None,
     timeout: float | None = None,
+    max_retries: int | None = None,
     **engine_settings: Any,
 ) -> Backend:
     """The server at `base_url` if given, else the embedded engine of `model`. Nothing is started yet.
@@ -28,9 +29,11 @@ def open_backend(
                 f"{', '.join(sorted(engine_settings))}: settings of an embedded engine, but base_url={base_url!r} "
                 "names a server, which has its own. Give them to `ascend-adapters serve`."
             )
-        return ServerBackend(base_url, model, api_key=api_key, timeout=timeout)
+        return ServerBackend(base_url, model, api_key=api_key, timeout=timeout, max_retries=max_retries or 0)
     if api_key is not None:
         raise SettingError("api_key is for a server, but no base_url is given: an embedded engine needs no key.")
+    if max_retries:
+        raise SettingError("max_retries is for a server, but no base_url is given: an embedded engine is always there.")
     if model is None:
         raise SettingError(
             "neither model nor base_url is given: model='smollm2-135m-instruct' runs here, base_url=... asks a server."

@@ -41,12 +41,15 @@ class NoSuchPageError(RequestError):
 class HttpBackend(ABC):
     """The contract over HTTP; subclasses say whereto, and what a lost connection means."""
 
-    def __init__(self, timeout: float | None = None) -> None:
+    def __init__(self, timeout: float | None = None, max_retries: int = 0) -> None:
+        if max_retries < 0:
+            raise RequestError(f"max_retries={max_retries} is negative: give 0 for none, or more.")
         if timeout is not None and timeout <= 0:
             raise RequestError(
                 f"timeout={timeout} leaves no time to answer: give seconds above 0, or None for no limit."
             )
         self.timeout = timeout
+        self.max_retries = max_retries
         self._http: httpx.AsyncClient | None = None
         self._http_for: tuple[str, asyncio.AbstractEventLoop] | None = None
 
@@ -203,7 +206,9 @@ class HttpBackend(ABC):
     async def _request(self, method: str, path: str, body: Body | None = None) -> httpx.Response:
         async with self._connected() as client:
             async with asyncio.timeout(self.timeout):
-                response = await send(client, method, path, None if body is None else _sendable(body))
+                response = await send(
+                    client, method, path, None if body is None else _sendable(body), max_retries=self.max_retries
+                )
                 try:
                     await response.aread()
                 finally:
@@ -215,7 +220,8 @@ class HttpBackend(ABC):
     async def _post_stream(self, call: str, body: Body) -> AsyncGenerator[Answer, None]:
         body = {"model": await self._model(), "stream_options": {"include_usage": True}, **body}
         async with self._connected() as client:
-            async with aclosing(await send(client, "POST", PAGES[call], _sendable(body))) as response:
+            sent = await send(client, "POST", PAGES[call], _sendable(body), max_retries=self.max_retries)
+            async with aclosing(sent) as response:
                 if response.is_error:
                     await response.aread()
                     try:
@@ -263,17 +269,24 @@ class ServerBackend(HttpBackend):
     """An OpenAI-compatible server: `ascend-adapters serve`, or any vLLM."""
 
     def __init__(
-        self, base_url: str, model: str | None = None, *, api_key: str | None = None, timeout: float | None = None
+        self,
+        base_url: str,
+        model: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        max_retries: int = 0,
     ) -> None:
         """
-        base_url  where the server is: "http://host:8000", with or without "/v1" at its end
-        model     as the server names it; None: the first it lists
-        api_key   None: the environment variable ASCEND_API_KEY, if set
-        timeout   seconds until an answer, or until the next chunk of a stream; None: no limit
+        base_url     where the server is: "http://host:8000", with or without "/v1" at its end
+        model        as the server names it; None: the first it lists
+        api_key      None: the environment variable ASCEND_API_KEY, if set
+        timeout      seconds until an answer, or until the next chunk of a stream; None: no limit
+        max_retries  how often to ask again where the server cannot be reached, or says that it is overloaded
 
         Raises ServerError if base_url is no http or https address.
         """
-        super().__init__(timeout)
+        super().__init__(timeout, max_retries)
         self.base_url = _server_root(base_url)
         self._api_key = api_key if api_key is not None else os.environ.get("ASCEND_API_KEY")
         self._model_name = model

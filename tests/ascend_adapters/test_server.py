@@ -99,3 +99,22 @@ async def test_events_are_read_however_the_bytes_arrive():
     stream = b": comment\n\n" + stream + b"data: [DONE]\n\n" + b"data: {}\n\n"
     for size in (1, 2, 7, 1000):
         assert await objects_in(stream[i : i + size] for i in range(0, len(stream), size)) == sent
+
+
+async def test_an_overloaded_server_is_asked_again_as_often_as_was_said(monkeypatch):
+    monkeypatch.setattr("ascend_adapters.sending.FIRST_PAUSE", 0.01)
+    asked = []
+
+    async def answer(request):
+        asked.append(request)
+        return httpx.Response(503 if len(asked) < 3 else 200, json={"choices": []})
+
+    def client(backend, address):
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url=address)
+
+    monkeypatch.setattr(ServerBackend, "_make_client", client)
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    with pytest.raises(ServerError, match="the server failed"):
+        await ServerBackend("http://127.0.0.1:1", "m", max_retries=1).chat(body)
+    assert len(asked) == 2
+    assert await ServerBackend("http://127.0.0.1:1", "m", max_retries=1).chat(body) == {"choices": []}

@@ -56,6 +56,8 @@ class ChatAscend(CountsTokens, BaseChatModel):
     """The same seed gives the same answer."""
     n: int | None = None
     """How many answers to generate; `generate` returns them all, `invoke` the first."""
+    streaming: bool = False
+    """Whether invoke streams too, for callbacks that want to see every token."""
     logprobs: bool | None = None
     top_logprobs: int | None = None
 

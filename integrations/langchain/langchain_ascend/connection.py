@@ -1,6 +1,7 @@
 """What all classes of this package have in common: which engine they ask."""
 
-from typing import Any
+import os
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
@@ -28,6 +29,8 @@ class Connected(BaseModel):
     """What the server wants to see; None: the environment variable ASCEND_API_KEY."""
     timeout: float | None = None
     """Seconds until an answer, or until the next chunk of a stream; None: no limit."""
+    max_retries: int | None = None
+    """How often to ask a server again that cannot be reached, or says that it is overloaded."""
     engine_settings: dict[str, Any] = Field(default_factory=dict)
     """The engine's settings; keywords that are no field of this class end up here."""
     backend: Backend | None = Field(default=None, exclude=True)
@@ -43,6 +46,12 @@ class Connected(BaseModel):
         settings = {name: value for name, value in given.items() if name not in cls.model_fields}
         rest = {name: value for name, value in given.items() if name in cls.model_fields}
         return {**rest, "engine_settings": {**rest.get("engine_settings", {}), **settings}}
+
+    @model_validator(mode="after")
+    def _take_the_key_from_the_environment(self) -> Self:
+        if self.base_url is not None and self.api_key is None and (key := os.environ.get(API_KEY)):
+            self.api_key = SecretStr(key)
+        return self
 
     def __init__(self, **settings: Any) -> None:
         """Raises SettingError or ModelError; nothing is started before the first call."""
@@ -79,7 +88,11 @@ class Connected(BaseModel):
         return cls.__module__.split(".")
 
     def _refuse_what_a_backend_settles(self) -> None:
-        names = [name for name in ("model", "base_url", "api_key", "timeout") if getattr(self, name) is not None]
+        names = [
+            name
+            for name in ("model", "base_url", "api_key", "timeout", "max_retries")
+            if getattr(self, name) is not None
+        ]
         if unused := [*names, *self.engine_settings]:
             raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
 
@@ -91,6 +104,7 @@ class Connected(BaseModel):
             self.base_url,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             timeout=self.timeout,
+            max_retries=self.max_retries,
             **self.engine_settings,
         )
 

@@ -13,7 +13,7 @@ from ascend_adapters.errors import RequestError
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 # Parts of an AIMessage's content that are sent as fields of the message, or not at all.
-NOT_CONTENT = ("reasoning", "tool_call", "invalid_tool_call", "tool_call_chunk")
+NOT_CONTENT = ("reasoning", "thinking", "tool_call", "invalid_tool_call", "tool_call_chunk")
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[Body]:
@@ -79,12 +79,12 @@ def _with_videos(content: str | list[Body], videos: dict[int, Body]) -> list[Bod
 
 
 def _reasoning_of(message: BaseMessage) -> str:
-    """What the model thought before its answer, in either of LangChain's places for it."""
+    """What the model thought before its answer, wherever LangChain or another provider's model has put it."""
     if not isinstance(message, AIMessage):
         return ""
     parts = message.content if isinstance(message.content, list) else []
-    in_content = [part.get("reasoning", "") for part in parts if isinstance(part, dict) and part["type"] == "reasoning"]
-    return "".join(in_content) or message.additional_kwargs.get("reasoning_content") or ""
+    thoughts = [part.get("reasoning") or part.get("thinking") or "" for part in parts if isinstance(part, dict)]
+    return "".join(thoughts) or message.additional_kwargs.get("reasoning_content") or ""
 
 
 def to_tools(tools: Sequence[Tool], *, strict: bool | None = None) -> list[Body]:

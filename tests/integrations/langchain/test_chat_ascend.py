@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -149,3 +150,19 @@ def test_tracing_knows_provider_and_model():
     assert params["ls_provider"] == "ascend"
     assert params["ls_model_name"] == "smollm2-135m-instruct"
     assert params["ls_temperature"] == 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_a_model_is_dumped_without_its_key_and_loaded_again(monkeypatch):
+    model = ChatAscend(base_url="http://127.0.0.1:8000", api_key="my-own-key", temperature=0.5, max_tokens=9)
+    dumped = dumps(model)
+    assert "my-own-key" not in dumped
+    monkeypatch.setenv("ASCEND_API_KEY", "my-own-key")
+    loaded = loads(dumped, allowed_objects=[ChatAscend], valid_namespaces=["langchain_ascend"], secrets_from_env=True)
+    assert loaded == model
+
+
+def test_the_key_comes_from_the_environment_for_a_server_only(monkeypatch):
+    monkeypatch.setenv("ASCEND_API_KEY", "my-own-key")
+    assert ChatAscend(base_url="http://127.0.0.1:8000").api_key.get_secret_value() == "my-own-key"
+    assert ChatAscend(model="smollm2-135m-instruct").api_key is None
