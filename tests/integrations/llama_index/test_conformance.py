@@ -1,0 +1,98 @@
+"""The suite on our classes, with made up answers and on real engines, and on core's own mock classes to prove it."""
+
+import json
+
+import pytest
+from llama_index.core import MockEmbedding
+from llama_index.core.llms.mock import MockLLM
+from llama_index.embeddings.ascend import AscendEmbedding
+from llama_index.llms.ascend import Ascend
+
+from ascend_adapters.testing import FakeBackend
+from tests.integrations.llama_index.conformance import (
+    ASK_FOR_A_CALL,
+    EmbeddingConformance,
+    LLMConformance,
+    StructuredConformance,
+    ToolConformance,
+    events,
+)
+
+__all__ = ["events"]
+CALL = {"id": "call-1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+
+
+def reply(prompt):
+    if prompt == ASK_FOR_A_CALL:
+        return {"tool_calls": [CALL]}
+    return json.dumps({"name": "Paris"}) if "JSON" in prompt else "It is Paris."
+
+
+class TestAscend(LLMConformance, ToolConformance, StructuredConformance):
+    def make(self, **settings):
+        return Ascend(backend=FakeBackend(reply), **settings)
+
+
+class TestAscendEmbedding(EmbeddingConformance):
+    def make(self, **settings):
+        return AscendEmbedding(backend=FakeBackend(), **settings)
+
+
+@pytest.mark.engine
+class TestAscendOnAnEngine(LLMConformance, ToolConformance, StructuredConformance):
+    @pytest.fixture(autouse=True)
+    def _engine(self, engine):
+        self.engine = engine
+
+    def make(self, **settings):
+        return Ascend(backend=self.engine, **{"temperature": 0, "max_tokens": 64, **settings})
+
+
+@pytest.mark.engine
+class TestAscendOnAServer(LLMConformance, ToolConformance, StructuredConformance):
+    @pytest.fixture(autouse=True)
+    def _server(self, server):
+        self.server = server
+
+    def make(self, **settings):
+        where = {"base_url": self.server.url, "api_key": self.server.api_key}
+        return Ascend(**where, **{"temperature": 0, "max_tokens": 64, **settings})
+
+
+@pytest.mark.engine
+class TestAscendEmbeddingOnAnEngine(EmbeddingConformance):
+    @pytest.fixture(autouse=True)
+    def _engine(self, embedding_engine):
+        self.engine = embedding_engine
+
+    def make(self, **settings):
+        return AscendEmbedding(backend=self.engine, **settings)
+
+
+lags = pytest.mark.xfail(reason="core 0.14.25: a streamed response of MockLLM lags one piece behind", strict=True)
+
+
+class TestMockLLM(LLMConformance):
+    """Core's own, and proof that the suite finds what is wrong."""
+
+    def make(self, **settings):
+        return MockLLM(max_tokens=16, **settings)
+
+    @lags
+    def test_a_streamed_completion_adds_up_to_the_answer(self, llm):
+        super().test_a_streamed_completion_adds_up_to_the_answer(llm)
+
+    @lags
+    def test_a_streamed_chat_adds_up_to_the_answer(self, llm):
+        super().test_a_streamed_chat_adds_up_to_the_answer(llm)
+
+    @lags
+    async def test_asynchronous_streams_add_up_to_the_answer(self, llm):
+        await super().test_asynchronous_streams_add_up_to_the_answer(llm)
+
+
+class TestMockEmbedding(EmbeddingConformance):
+    """Core's own: all vectors are the same."""
+
+    def make(self, **settings):
+        return MockEmbedding(embed_dim=8, **settings)
