@@ -409,9 +409,9 @@ async def test_a_function_agent_runs_a_loop_with_a_tool():
 
 @pytest.mark.engine
 @of_workflows
-async def test_a_function_agent_runs_a_loop_on_an_engine(engine):
+async def test_a_function_agent_runs_a_loop_on_an_engine(tool_engine):
     """Its first call is forced: a model of 135M parameters makes none by itself that one could rely on."""
-    llm = Ascend(backend=engine, temperature=0, max_tokens=64)
+    llm = Ascend(backend=tool_engine, temperature=0, max_tokens=64)
     agent = FunctionAgent(tools=[ADD], llm=llm, initial_tool_choice="add", allow_parallel_tool_calls=False)
     handler = agent.run("What is 2 + 3?", max_iterations=4)
     results = [event async for event in handler.stream_events() if type(event) is ToolCallResult]

@@ -41,8 +41,8 @@ class TestAscendEmbedding(EmbeddingConformance):
 @pytest.mark.engine
 class TestAscendOnAnEngine(LLMConformance, ToolConformance, StructuredConformance):
     @pytest.fixture(autouse=True)
-    def _engine(self, engine):
-        self.engine = engine
+    def _engine(self, tool_engine):
+        self.engine = tool_engine
 
     def make(self, **settings):
         return Ascend(backend=self.engine, **{"temperature": 0, "max_tokens": 64, **settings})
@@ -51,8 +51,8 @@ class TestAscendOnAnEngine(LLMConformance, ToolConformance, StructuredConformanc
 @pytest.mark.engine
 class TestAscendOnAServer(LLMConformance, ToolConformance, StructuredConformance):
     @pytest.fixture(autouse=True)
-    def _server(self, server):
-        self.server = server
+    def _server(self, tool_server):
+        self.server = tool_server
 
     def make(self, **settings):
         where = {"base_url": self.server.url, "api_key": self.server.api_key}

@@ -8,7 +8,6 @@ from llama_index.core.schema import BaseComponent
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.contract import Backend, EngineInfo
 from ascend_adapters.errors import SettingError
-from ascend_adapters.open import open_backend
 
 
 class OnAscend(BaseComponent):
@@ -97,6 +96,8 @@ class OnAscend(BaseComponent):
             raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
 
     def _open_backend(self) -> Backend:
+        from ascend_adapters.open import open_backend
+
         return open_backend(
             self.model,
             self.base_url,
