@@ -5,6 +5,7 @@ Two embedded engines in this process: one embeds the texts and ranks them, the o
 
 import time
 from pathlib import Path
+from typing import Any
 
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
@@ -25,8 +26,12 @@ QUESTIONS = (
 # 2,048 tokens is answered at a time (47 MB in bfloat16), and a model of embeddings keeps nothing from one step to the
 # next.
 MIB = 2**20
-ANSWERING = {"model": "smollm2-135m-instruct", "max_model_len": 2048, "kv_cache_memory_bytes": 128 * MIB}
-EMBEDDING = {"model": "all-minilm-l6-v2", "kv_cache_memory_bytes": 16 * MIB}
+ANSWERING: dict[str, Any] = {
+    "model": "smollm2-135m-instruct",
+    "max_model_len": 2048,
+    "kv_cache_memory_bytes": 128 * MIB,
+}
+EMBEDDING: dict[str, Any] = {"model": "all-minilm-l6-v2", "kv_cache_memory_bytes": 16 * MIB}
 
 llm = Ascend(**ANSWERING, temperature=0, max_tokens=96)
 embedding = AscendEmbedding(**EMBEDDING, embed_batch_size=64)

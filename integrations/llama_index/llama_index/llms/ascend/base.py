@@ -79,6 +79,11 @@ class Ascend(OnAscend, StructuredByGrammar, FunctionCallingLLM):
         default=None, description="False makes LlamaIndex ask for tools and structures in words; None: a chat model is."
     )
 
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        # Written here for type checkers: they would take the fields for all there is.
+        super().__init__(**settings)
+
     @classmethod
     def class_name(cls) -> str:
         """The name under which LlamaIndex serialises it."""

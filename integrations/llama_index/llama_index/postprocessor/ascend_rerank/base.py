@@ -41,6 +41,11 @@ class AscendRerank(OnAscend, BaseNodePostprocessor):
         default=None, description="How many tokens of a longer text count; -1: as many as the model takes; None: error."
     )
 
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        # Written here for type checkers: they would take the fields for all there is.
+        super().__init__(**settings)
+
     @classmethod
     def class_name(cls) -> str:
         """The name under which LlamaIndex serialises it."""
