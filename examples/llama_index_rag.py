@@ -18,7 +18,6 @@ from llama_index.postprocessor.ascend_rerank import AscendRerank
 ROOT = Path(__file__).parents[1]
 QUESTIONS = (
     "Which weight formats does quantization support?",
-    "What does the doctor command do?",
     "How are LoRA adapters loaded?",
 )
 
@@ -33,7 +32,7 @@ ANSWERING: dict[str, Any] = {
 }
 EMBEDDING: dict[str, Any] = {"model": "all-minilm-l6-v2", "kv_cache_memory_bytes": 16 * MIB}
 
-llm = Ascend(**ANSWERING, temperature=0, max_tokens=96)
+llm = Ascend(**ANSWERING, temperature=0, max_tokens=64)
 embedding = AscendEmbedding(**EMBEDDING, embed_batch_size=64)
 # The catalogue has no cross-encoder, so that the embedding model ranks: the same settings, the same engine. With the
 # folder of a cross-encoder as `model`, the ranking would be a second opinion.
