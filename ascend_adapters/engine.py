@@ -96,8 +96,6 @@ class Engine:
         return run
 
     async def _wait_until_ready(self, run: EngineRun, progress: Progress) -> None:
-        # The clock is looked at between the questions. Under asyncio.timeout, a question that was cancelled has once
-        # come back as the answer of an engine that is well.
         clock = asyncio.get_running_loop().time
         deadline = clock() + START_TIMEOUT
         while not (run.is_alive() and await run.answers()):

@@ -123,6 +123,10 @@ class EngineRun:
         ]
         # Only this user can reach the socket.
         environment = engine_environment(model_folder, enable_lora=bool(settings.as_dict().get("enable_lora")))
+        # Progress, the device's name and the reasons of a failure are read from the log.
+        if environment.get("VLLM_LOGGING_LEVEL") != "DEBUG":
+            environment["VLLM_LOGGING_LEVEL"] = "INFO"
+        environment["VLLM_CONFIGURE_LOGGING"] = "1"
         environment.pop("VLLM_API_KEY", None)  # meant for servers; here the folder's mode is the lock
         # vLLM's processes talk over sockets too: not in the folder that all users share.
         environment["VLLM_RPC_BASE_PATH"] = str(self._folder)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.models import FAMILIES, Family, wide
 from tests.ranks import run_ranks
 
@@ -61,6 +62,7 @@ def family_of(name: str) -> Family:
 
 
 def _main() -> None:
+    use_vllm_as_library()
     folder, tensor_parallel, data_parallel, ways, *families = sys.argv[1:]
     from core_backend import upstream_patches
 

@@ -5,21 +5,16 @@ A process of its own, since the engine runs inside it, on whatever device its en
 """
 
 import json
-import os
 import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import torch
 import transformers
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.models import FAMILIES, Family
 
 NUM_NEW_TOKENS = 16
@@ -132,6 +127,7 @@ def ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference:
 
 
 def main() -> None:
+    use_vllm_as_library()
     from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture

@@ -16,6 +16,7 @@ import transformers
 from peft import PeftModel
 
 from tests.adapters import ATTENTION, LAYERS, save_adapter
+from tests.e2e.as_library import use_vllm_as_library
 from tests.models import FAMILIES, Family, of
 
 MODELS = {
@@ -110,14 +111,12 @@ def make_adapters(model_folder: Path, config: Any) -> dict[str, Path]:
 
 def compare(family: Family, folder: Path) -> Result:
     """Both answers to the same prompts, with each adapter and with none."""
-    # First: it sets the environment of an engine inside this process, which pytest's must not have.
-    from tests.e2e.families import SETTINGS, prompts  # isort: skip
-
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.lora.request import LoRARequest
 
     from core_backend.device import current_device
+    from tests.e2e.families import SETTINGS, prompts
 
     model_folder = family.build(folder)
     adapters = make_adapters(model_folder, family.config())
@@ -181,11 +180,10 @@ def _answer_while_slots_move(
 
 
 def main() -> None:
+    use_vllm_as_library()
     # A fork of a process that has run an engine waits for ever for threads that it does not have.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    from tests.e2e import families  # noqa: F401  (before vLLM: see compare)
-
-    from core_backend import upstream_patches  # isort: skip
+    from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture
     folder = Path(sys.argv[1])

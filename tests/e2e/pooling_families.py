@@ -6,20 +6,15 @@ A process of its own, as tests/e2e/families.py is for models that generate.
 """
 
 import json
-import os
 import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import torch
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.pooling_models import MAX_LENGTH, POOLING_FAMILIES, PoolingFamily
 
 QUERY = "What is the capital of France?"
@@ -133,6 +128,7 @@ def _ask_engine(family: PoolingFamily, folder: Path, result: Result) -> Rows:
 
 
 def main() -> None:
+    use_vllm_as_library()
     from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture

@@ -10,6 +10,7 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import HuggingFace, Result, ask_engine, prompts
 from tests.models import FAMILIES, Family
 from tests.quantized import FORMATS, Format, put_back
@@ -37,6 +38,7 @@ def compare(format: Format, family: Family, folder: Path) -> Result:
 
 
 def main() -> None:
+    use_vllm_as_library()
     from core_backend import upstream_patches
     from core_backend.device import current_device
 

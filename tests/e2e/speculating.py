@@ -6,21 +6,16 @@ chooses.
 """
 
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import SETTINGS
 from tests.models import FAMILIES, SEED, byte_tokenizer
 
@@ -145,6 +140,7 @@ def _counted(llm: Any, name: str) -> int:
 
 
 def main() -> None:
+    use_vllm_as_library()
     from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture

@@ -262,6 +262,16 @@ def test_a_folder_whose_model_vllm_does_not_know_fails_with_the_reason_of_its_lo
     log.unlink()
 
 
+def test_a_user_who_wants_no_log_of_vllm_still_sees_the_device(monkeypatch):
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    quiet = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 192})
+    try:
+        run_sync(quiet.chat(HELLO))
+        assert quiet.engine.device.startswith("cpu")
+    finally:
+        run_sync(quiet.close())
+
+
 def test_a_start_that_takes_too_long_says_so_and_keeps_its_log(monkeypatch):
     monkeypatch.setattr("ascend_adapters.engine.START_TIMEOUT", 4.0)
     slow = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 128})

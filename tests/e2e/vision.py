@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers
 
+from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS, Result
 from tests.vision_models import NUM_BYTES, VISION_FAMILIES, VisionFamily
 
@@ -212,6 +213,7 @@ def _compare_logprobs(entries: list[Any], tokens: list[int], expected: list[floa
 
 
 def main() -> None:
+    use_vllm_as_library()
     from core_backend import upstream_patches
 
     upstream_patches.inspect_model_in_process()  # no process of its own for every architecture

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS  # before vLLM: it sets the environment
+from tests.e2e.as_library import use_vllm_as_library
+from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS
 from tests.e2e.vision import TEXT_TOKENS, HuggingFace, Request, requests
 from tests.vision_models import VISION_FAMILIES
 
@@ -31,6 +32,7 @@ class Result:
 
 
 def main() -> None:
+    use_vllm_as_library()
     from peft import PeftModel
 
     from core_backend import upstream_patches

@@ -56,6 +56,8 @@ class ChatAscend(CountsTokens, BaseChatModel):
     """The same seed gives the same answer."""
     n: int | None = None
     """How many answers to generate; `generate` returns them all, `invoke` the first."""
+    parallel_tool_calls: bool | None = None
+    """False: at most one call in an answer, for small models that would go on calling; where tools are bound."""
     streaming: bool = False
     """Whether invoke streams too, for callbacks that want to see every token."""
     logprobs: bool | None = None
@@ -88,7 +90,7 @@ class ChatAscend(CountsTokens, BaseChatModel):
 
         tool_choice          "auto", "none", "any" (also True, "required"), or a tool's name. A grammar holds the
                              model to a choice that is forced.
-        parallel_tool_calls  False: at most one call
+        parallel_tool_calls  False: at most one call; None: as the model's own setting
 
         Raises RequestError for a tool_choice that is none of the tools.
         """
@@ -96,8 +98,9 @@ class ChatAscend(CountsTokens, BaseChatModel):
         bound: Body = {"tools": bodies} if bodies else {}
         if bodies and (choice := to_tool_choice(tool_choice, bodies)) is not None:
             bound["tool_choice"] = choice
-        if bodies and parallel_tool_calls is not None:
-            bound["parallel_tool_calls"] = parallel_tool_calls
+        parallel = self.parallel_tool_calls if parallel_tool_calls is None else parallel_tool_calls
+        if bodies and parallel is not None:
+            bound["parallel_tool_calls"] = parallel
         return self.bind(**bound, **kwargs)
 
     def with_structured_output(
