@@ -171,6 +171,15 @@ def test_a_required_call_names_one_of_the_tools(structured):
         jsonschema.validate(json.loads(call["function"]["arguments"]), TOOLS[0]["function"]["parameters"])
 
 
+def test_there_are_no_more_calls_than_were_asked_for(structured):
+    """Left alone, this model goes on calling until max_tokens."""
+    body = {"messages": QUESTION, "tools": TOOLS, "tool_choice": "required", "temperature": 0, "max_tokens": 200}
+    answer = run_sync(structured.chat({**body, "parallel_tool_calls": False}))
+    (choice,) = answer["choices"]
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert answer["usage"]["completion_tokens"] < 200
+
+
 @pytest.mark.parametrize("tool_choice", ["none", "auto"])
 def test_a_model_that_calls_no_tool_answers_in_words(structured, tool_choice):
     message = chat(structured, tool_choice)["message"]

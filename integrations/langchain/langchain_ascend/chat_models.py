@@ -56,12 +56,16 @@ class ChatAscend(CountsTokens, BaseChatModel):
     """The same seed gives the same answer."""
     n: int | None = None
     """How many answers to generate; `generate` returns them all, `invoke` the first."""
+    tool_choice: str | bool | dict[str, Any] | None = None
+    """Which tool is to be called where tools are bound without a word of it: see bind_tools."""
     parallel_tool_calls: bool | None = None
     """False: at most one call in an answer, for small models that would go on calling; where tools are bound."""
     streaming: bool = False
     """Whether invoke streams too, for callbacks that want to see every token."""
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    extra_body: dict[str, Any] | None = None
+    """Further fields of every request, by vLLM's names: top_k, min_p, repetition_penalty, chat_template_kwargs, ..."""
 
     def engine_info(self) -> EngineInfo:
         """The engine behind this model: its device, its longest context. Starts it if need be.
@@ -96,7 +100,8 @@ class ChatAscend(CountsTokens, BaseChatModel):
         """
         bodies = to_tools(tools, strict=strict)
         bound: Body = {"tools": bodies} if bodies else {}
-        if bodies and (choice := to_tool_choice(tool_choice, bodies)) is not None:
+        choice = to_tool_choice(self.tool_choice if tool_choice is None else tool_choice, bodies)
+        if bodies and choice is not None:
             bound["tool_choice"] = choice
         parallel = self.parallel_tool_calls if parallel_tool_calls is None else parallel_tool_calls
         if bodies and parallel is not None:
@@ -178,7 +183,8 @@ class ChatAscend(CountsTokens, BaseChatModel):
         return LangSmithParams(**{**params, "ls_provider": "ascend", "ls_model_name": name})
 
     def _sampling(self) -> dict[str, Any]:
-        return {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
+        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
+        return {**given, **(self.extra_body or {})}
 
     def _body(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Body:
         return {"messages": to_messages(messages), **call_settings(self._sampling(), stop, kwargs)}

@@ -43,6 +43,8 @@ class AscendLLM(CountsTokens, BaseLLM):
     """How many continuations of each prompt."""
     logprobs: int | None = None
     """Log-probabilities of this many most likely tokens at each place."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of every request, by vLLM's names: top_k, min_p, repetition_penalty, ..."""
 
     @property
     def _llm_type(self) -> str:
@@ -58,7 +60,8 @@ class AscendLLM(CountsTokens, BaseLLM):
         return LangSmithParams(**{**params, "ls_provider": "ascend", "ls_model_name": name})
 
     def _sampling(self) -> dict[str, Any]:
-        return {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
+        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
+        return {**given, **(self.extra_body or {})}
 
     def _body(self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]) -> Body:
         return {"prompt": prompt, **call_settings(self._sampling(), stop, kwargs)}

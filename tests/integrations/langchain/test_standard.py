@@ -10,10 +10,17 @@ from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
 from langchain_ascend import AscendEmbeddings, ChatAscend
 from tests.conftest import CHAT_MODEL, EMBEDDING_MODEL
-from tests.integrations.langchain.conftest import SETTINGS
+from tests.integrations.conftest import SETTINGS
 
-# Greedy, so that an answer is the same each time. A model as small as this one does not stop calling by itself.
-GENERATION = {"temperature": 0, "max_tokens": 100, "parallel_tool_calls": False}
+# Greedy, so that an answer is the same each time. By itself, a model as small as this one does not call a tool, does
+# not stop calling them, and does not end a text that it must write.
+GENERATION = {
+    "temperature": 0,
+    "max_tokens": 100,
+    "tool_choice": "any",
+    "parallel_tool_calls": False,
+    "extra_body": {"frequency_penalty": 0.5},
+}
 
 
 class ChatAscendProperties:

@@ -1,4 +1,4 @@
-"""The chat model of the ecosystem's own tests, here and behind a server."""
+"""The chat model that the tests of both frameworks share, here and behind a server."""
 
 from collections.abc import Iterator
 from pathlib import Path
