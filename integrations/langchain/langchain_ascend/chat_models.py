@@ -67,6 +67,10 @@ class ChatAscend(CountsTokens, BaseChatModel):
     extra_body: dict[str, Any] | None = None
     """Further fields of every request, by vLLM's names: top_k, min_p, repetition_penalty, chat_template_kwargs, ..."""
 
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        super().__init__(**settings)  # written here for type checkers: they would take the fields for all there is
+
     def engine_info(self) -> EngineInfo:
         """The engine behind this model: its device, its longest context. Starts it if need be.
 

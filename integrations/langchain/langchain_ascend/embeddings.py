@@ -1,5 +1,7 @@
 """AscendEmbeddings: LangChain's embeddings interface on the contract."""
 
+from typing import Any
+
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
@@ -34,6 +36,10 @@ class AscendEmbeddings(Connected, Embeddings):
     """As query_prompt, for documents."""
 
     _input_types: tuple[str, ...] | None = PrivateAttr(default=None)
+
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        super().__init__(**settings)  # written here for type checkers: they would take the fields for all there is
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """A vector of each text, all in one request."""

@@ -46,6 +46,10 @@ class AscendLLM(CountsTokens, BaseLLM):
     extra_body: dict[str, Any] | None = None
     """Further fields of every request, by vLLM's names: top_k, min_p, repetition_penalty, ..."""
 
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        super().__init__(**settings)  # written here for type checkers: they would take the fields for all there is
+
     @property
     def _llm_type(self) -> str:
         return "ascend"

@@ -1,6 +1,7 @@
 """AscendRerank: a document compressor that keeps what is most relevant to the query."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -19,6 +20,10 @@ class AscendRerank(Connected, BaseDocumentCompressor):
 
     top_n: int | None = 3
     """How many documents to keep; None: all."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Raises SettingError or ModelError; nothing is started before the first call."""
+        super().__init__(**settings)  # written here for type checkers: they would take the fields for all there is
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
