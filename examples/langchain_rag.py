@@ -28,8 +28,8 @@ model = ChatAscend(
     max_tokens=64,
 )
 EMBEDDING: dict[str, Any] = {"model": "all-minilm-l6-v2", "kv_cache_memory_bytes": 16 * MIB}
-embeddings = AscendEmbeddings(**EMBEDDING)
-rerank = AscendRerank(**EMBEDDING, top_n=2)  # the same settings, the same engine
+embeddings = AscendEmbeddings(**EMBEDDING, truncate_prompt_tokens=-1)  # of each text as much as the model takes
+rerank = AscendRerank(**EMBEDDING, truncate_prompt_tokens=-1, top_n=2)  # the same settings, the same engine
 
 prompt = ChatPromptTemplate.from_template("Answer from this text:\n\n{texts}\n\nQuestion: {question}")
 answer = prompt | model | StrOutputParser()

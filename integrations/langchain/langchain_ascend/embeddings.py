@@ -34,6 +34,8 @@ class AscendEmbeddings(Connected, Embeddings):
     """What is put before queries, in place of the model's own prompt; "" for nothing."""
     document_prompt: str | None = None
     """As query_prompt, for documents."""
+    truncate_prompt_tokens: int | None = None
+    """Take this many tokens of each text, -1: as many as the model does; None: a text that is too long is an error."""
 
     _input_types: tuple[str, ...] | None = PrivateAttr(default=None)
 
@@ -64,7 +66,11 @@ class AscendEmbeddings(Connected, Embeddings):
         body: Body = {"input": texts if prompt is None else [prompt + text for text in texts]}
         if prompt is None and kind in await self._known_input_types():
             body["input_type"] = kind
-        given = {"dimensions": self.dimensions, "use_activation": self.normalize}
+        given = {
+            "dimensions": self.dimensions,
+            "use_activation": self.normalize,
+            "truncate_prompt_tokens": self.truncate_prompt_tokens,
+        }
         return {**body, **{name: value for name, value in given.items() if value is not None}}
 
     async def _known_input_types(self) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ class AscendRerank(Connected, BaseDocumentCompressor):
 
     top_n: int | None = 3
     """How many documents to keep; None: all."""
+    truncate_prompt_tokens: int | None = None
+    """Take this many tokens of each text, -1: as many as the model does; None: a text that is too long is an error."""
 
     def __init__(self, **settings: Any) -> None:
         """Raises SettingError or ModelError; nothing is started before the first call."""
@@ -38,8 +40,8 @@ class AscendRerank(Connected, BaseDocumentCompressor):
         if not documents:
             return []
         body: Body = {"query": query, "documents": [document.page_content for document in documents]}
-        if self.top_n is not None:
-            body["top_n"] = self.top_n
+        given = {"top_n": self.top_n, "truncate_prompt_tokens": self.truncate_prompt_tokens}
+        body.update((name, value) for name, value in given.items() if value is not None)
         answer = await self._backend.rerank(body)
         return [_scored(documents[result["index"]], result["relevance_score"]) for result in answer["results"]]
 

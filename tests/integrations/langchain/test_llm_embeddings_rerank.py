@@ -74,6 +74,18 @@ def test_dimensions_are_the_engines_to_refuse():
         AscendEmbeddings(backend=FakeBackend(), dimensions=8).embed_query("a")
 
 
+def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut():
+    backend = FakeBackend(max_model_len=5)
+    with pytest.raises(RequestError, match="the context 5"):
+        AscendEmbeddings(backend=backend).embed_query("a" * 9)
+    cut = AscendEmbeddings(backend=backend, truncate_prompt_tokens=-1)
+    assert cut.embed_query("aaaaabbb") == cut.embed_query("aaaaa")
+    with pytest.raises(RequestError, match="the context 5"):
+        AscendRerank(backend=backend).compress_documents([Document("b" * 9)], "a")
+    (kept,) = AscendRerank(backend=backend, truncate_prompt_tokens=-1).compress_documents([Document("b" * 9)], "a")
+    assert kept.page_content == "b" * 9
+
+
 def test_a_vector_store_finds_what_is_alike():
     store = InMemoryVectorStore(AscendEmbeddings(backend=FakeBackend()))
     store.add_texts(["aaaa", "bbbb"])
