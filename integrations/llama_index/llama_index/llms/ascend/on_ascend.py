@@ -36,6 +36,10 @@ class OnAscend(BaseComponent):
     timeout: float | None = Field(
         default=None, description="Seconds until an answer, or until the next chunk of a stream; None: no limit."
     )
+    max_retries: int | None = Field(
+        default=None,
+        description="How often to ask a server again that cannot be reached, or says that it is overloaded.",
+    )
     engine_settings: dict[str, Any] = Field(
         default_factory=dict,
         description="The engine's settings; keywords that are no field of this class end up here.",
@@ -91,7 +95,11 @@ class OnAscend(BaseComponent):
         return self._info or await self.aengine_info()
 
     def _refuse_what_a_backend_settles(self) -> None:
-        names = [name for name in ("model", "base_url", "api_key", "timeout") if getattr(self, name) is not None]
+        names = [
+            name
+            for name in ("model", "base_url", "api_key", "timeout", "max_retries")
+            if getattr(self, name) is not None
+        ]
         if unused := [*names, *self.engine_settings]:
             raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
 
@@ -103,5 +111,6 @@ class OnAscend(BaseComponent):
             self.base_url,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             timeout=self.timeout,
+            max_retries=self.max_retries,
             **self.engine_settings,
         )
