@@ -13,7 +13,8 @@ from ascend_adapters.errors import RequestError
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 # Parts of an AIMessage's content that are sent as fields of the message, or not at all.
-NOT_CONTENT = ("reasoning", "thinking", "tool_call", "invalid_tool_call", "tool_call_chunk")
+THOUGHTS = ("reasoning", "thinking")
+NOT_CONTENT = (*THOUGHTS, "tool_call", "invalid_tool_call", "tool_call_chunk")
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[Body]:
@@ -83,8 +84,9 @@ def _reasoning_of(message: BaseMessage) -> str:
     if not isinstance(message, AIMessage):
         return ""
     parts = message.content if isinstance(message.content, list) else []
-    thoughts = [part.get("reasoning") or part.get("thinking") or "" for part in parts if isinstance(part, dict)]
-    return "".join(thoughts) or message.additional_kwargs.get("reasoning_content") or ""
+    thoughts = [part.get(part["type"]) for part in parts if isinstance(part, dict) and part.get("type") in THOUGHTS]
+    in_content = "".join(thought for thought in thoughts if isinstance(thought, str))
+    return in_content or message.additional_kwargs.get("reasoning_content") or ""
 
 
 def to_tools(tools: Sequence[Tool], *, strict: bool | None = None) -> list[Body]:
