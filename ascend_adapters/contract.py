@@ -7,11 +7,14 @@ fills in its own. It may also name a LoRA adapter that the engine has loaded.
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Body = dict[str, Any]
 Answer = dict[str, Any]
 TASKS = ("chat", "complete", "embed", "score", "rerank", "classify")  # what an engine may be for: calls of a Backend
+# What models call their prompts for each kind of text, in the order in which sentence-transformers looks for them
+# (encode_query, encode_document).
+INPUT_TYPES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,10 @@ class EngineInfo:
     tasks: tuple[str, ...] | None = None  # those of TASKS that it answers
     input_types: tuple[str, ...] = ()  # what embed takes as input_type
     modalities: tuple[str, ...] | None = None  # what the model takes: ("text", "image", "video")
+
+    def input_type_of(self, kind: Literal["query", "document"]) -> str | None:
+        """The input_type that puts the model's own prompt before texts of this kind; None if it has none."""
+        return next((name for name in INPUT_TYPES[kind] if name in self.input_types), None)
 
 
 @runtime_checkable

@@ -1,15 +1,13 @@
 """AscendEmbeddings: LangChain's embeddings interface on the contract."""
 
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr
 
 from ascend_adapters.bridge import run_sync
-from ascend_adapters.contract import Answer, Body
+from ascend_adapters.contract import Answer, Body, EngineInfo
 from langchain_ascend.connection import Connected
-
-QUERY, DOCUMENT = "query", "document"
 
 
 class AscendEmbeddings(Connected, Embeddings):
@@ -37,7 +35,7 @@ class AscendEmbeddings(Connected, Embeddings):
     truncate_prompt_tokens: int | None = None
     """Take this many tokens of each text, -1: as many as the model does; None: a text that is too long is an error."""
 
-    _input_types: tuple[str, ...] | None = PrivateAttr(default=None)
+    _info: EngineInfo | None = PrivateAttr(default=None)
 
     def __init__(self, **settings: Any) -> None:
         """Raises SettingError or ModelError; nothing is started before the first call."""
@@ -55,17 +53,17 @@ class AscendEmbeddings(Connected, Embeddings):
         """A vector of each text, all in one request."""
         if not texts:
             return []
-        return _vectors(await self._backend.embed(await self._body(texts, DOCUMENT, self.document_prompt)))
+        return _vectors(await self._backend.embed(await self._body(texts, "document", self.document_prompt)))
 
     async def aembed_query(self, text: str) -> list[float]:
         """The vector of a query."""
-        (vector,) = _vectors(await self._backend.embed(await self._body([text], QUERY, self.query_prompt)))
+        (vector,) = _vectors(await self._backend.embed(await self._body([text], "query", self.query_prompt)))
         return vector
 
-    async def _body(self, texts: list[str], kind: str, prompt: str | None) -> Body:
+    async def _body(self, texts: list[str], kind: Literal["query", "document"], prompt: str | None) -> Body:
         body: Body = {"input": texts if prompt is None else [prompt + text for text in texts]}
-        if prompt is None and kind in await self._known_input_types():
-            body["input_type"] = kind
+        if prompt is None and (own := (await self._known()).input_type_of(kind)):
+            body["input_type"] = own
         given = {
             "dimensions": self.dimensions,
             "use_activation": self.normalize,
@@ -73,10 +71,11 @@ class AscendEmbeddings(Connected, Embeddings):
         }
         return {**body, **{name: value for name, value in given.items() if value is not None}}
 
-    async def _known_input_types(self) -> tuple[str, ...]:
-        if self._input_types is None:
-            self._input_types = (await self._backend.info()).input_types
-        return self._input_types
+    async def _known(self) -> EngineInfo:
+        """What the engine said when it was first asked: it does not change while it runs."""
+        if self._info is None:
+            self._info = await self._backend.info()
+        return self._info
 
 
 def _vectors(answer: Answer) -> list[list[float]]:

@@ -63,10 +63,15 @@ def test_documents_are_one_request_in_their_order():
 
 
 def test_the_models_own_prompts_are_named_and_those_given_are_put_before_texts():
-    backend = CountingBackend(prompts={"query": "Q: ", "document": "D: "})
+    backend = CountingBackend(prompts={"query": "Q: ", "passage": "D: "})
     AscendEmbeddings(backend=backend).embed_query("a")
-    AscendEmbeddings(backend=backend, document_prompt="passage: ").embed_documents(["a"])
-    assert backend.embedded == [{"input": ["a"], "input_type": "query"}, {"input": ["passage: a"]}]
+    AscendEmbeddings(backend=backend).embed_documents(["a"])
+    AscendEmbeddings(backend=backend, document_prompt="text: ").embed_documents(["a"])
+    assert backend.embedded == [
+        {"input": ["a"], "input_type": "query"},
+        {"input": ["a"], "input_type": "passage"},
+        {"input": ["text: a"]},
+    ]
 
 
 def test_dimensions_are_the_engines_to_refuse():

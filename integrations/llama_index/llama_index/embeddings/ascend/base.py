@@ -9,10 +9,6 @@ from llama_index.llms.ascend.on_ascend import OnAscend
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.contract import Body, EngineInfo
 
-# The names that models give their prompts for each, in the order in which sentence-transformers looks for them
-# (encode_query, encode_document).
-INPUT_TYPES = {"query": ("query",), "text": ("document", "passage", "corpus")}
-
 
 class AscendEmbedding(OnAscend, BaseEmbedding):
     """An embedding model on Ascend: `model=` runs it here, `base_url=` asks a server.
@@ -60,28 +56,28 @@ class AscendEmbedding(OnAscend, BaseEmbedding):
         return (await self._embed("query", [query]))[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
-        return run_sync(self._embed("text", [text]))[0]
+        return run_sync(self._embed("document", [text]))[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return (await self._embed("text", [text]))[0]
+        return (await self._embed("document", [text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return run_sync(self._embed("text", texts))
+        return run_sync(self._embed("document", texts))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await self._embed("text", texts)
+        return await self._embed("document", texts)
 
-    async def _embed(self, kind: Literal["query", "text"], texts: list[str]) -> list[Embedding]:
+    async def _embed(self, kind: Literal["query", "document"], texts: list[str]) -> list[Embedding]:
         answer = await self._backend.embed(self._body(kind, texts, await self._aknown()))
         return [one["embedding"] for one in answer["data"]]
 
-    def _body(self, kind: Literal["query", "text"], texts: list[str], info: EngineInfo) -> Body:
+    def _body(self, kind: Literal["query", "document"], texts: list[str], info: EngineInfo) -> Body:
         body: Body = {"input": texts, **self.additional_kwargs}
         instruction = self.query_instruction if kind == "query" else self.text_instruction
         if instruction is not None:
             body["input"] = [instruction + text for text in texts]
-        elif own := [name for name in INPUT_TYPES[kind] if name in info.input_types]:
-            body.setdefault("input_type", own[0])
+        elif own := info.input_type_of(kind):
+            body.setdefault("input_type", own)
         for name in ("dimensions", "truncate_prompt_tokens"):
             if (value := getattr(self, name)) is not None:
                 body[name] = value
