@@ -69,12 +69,12 @@ class TestEmbeddedChatAscend(ChatAscendIntegration):
 
 @pytest.mark.engine
 class TestRemoteChatAscend(ChatAscendIntegration):
-    @pytest.fixture(autouse=True, scope="class")
-    def _server(self, request, tool_server):
-        where = {"model": CHAT_MODEL, "base_url": tool_server.url, "api_key": tool_server.api_key}
-        request.cls.chat_model_params = {**where, **GENERATION}
-
     chat_model_params: ClassVar = {}
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tool_server):
+        where = {"model": CHAT_MODEL, "base_url": tool_server.url, "api_key": tool_server.api_key}
+        self.chat_model_params = {**where, **GENERATION}
 
 
 class TestAscendEmbeddingsUnit(EmbeddingsUnitTests):
@@ -94,6 +94,6 @@ class TestRemoteAscendEmbeddings(EmbeddingsIntegrationTests):
     embeddings_class = AscendEmbeddings
     embedding_model_params: ClassVar = {}
 
-    @pytest.fixture(autouse=True, scope="class")
-    def _server(self, request, embedding_server):
-        request.cls.embedding_model_params = {"base_url": embedding_server.url, "api_key": embedding_server.api_key}
+    @pytest.fixture(autouse=True)
+    def _server(self, embedding_server):
+        self.embedding_model_params = {"base_url": embedding_server.url, "api_key": embedding_server.api_key}
