@@ -45,6 +45,12 @@ class EngineSettings:
         """The given settings, without the defaults."""
         return {name: json.loads(value) for name, value in self.given}
 
+    def differences(self, other: "EngineSettings") -> str:
+        """What `other` has otherwise: "max_model_len=4096, here 2048"."""
+        here, there = dict(self.given), dict(other.given)
+        differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        return "; ".join(f"{name}={there.get(name, 'default')}, here {here.get(name, 'default')}" for name in differing)
+
     def arguments(self, model_defaults: Mapping[str, Any] | None = None) -> list[str]:
         """The settings, defaults and those of the model included, as arguments of `vllm serve`."""
         settings = {**DEFAULTS, **(model_defaults or {}), **self.as_dict()}

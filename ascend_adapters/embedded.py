@@ -1,5 +1,6 @@
 """The embedded engine: the contract over a unix socket to a private vLLM of this process."""
 
+import logging
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from ascend_adapters.bridge import on_io_loop, run_sync
 from ascend_adapters.config import EngineSettings
 from ascend_adapters.contract import EngineInfo
 from ascend_adapters.engine import Engine
+from ascend_adapters.engine_run import EngineRun
 from ascend_adapters.errors import AscendError, EngineDiedError, ServerError
 from ascend_adapters.server import MAX_CONNECTIONS, HttpBackend
+
+logger = logging.getLogger(__name__)
 
 _engines: dict[tuple[str, EngineSettings], "SharedEngine"] = {}
 _lock = threading.Lock()
@@ -25,6 +29,18 @@ class SharedEngine(Engine):
     def __init__(self, model: str, settings: EngineSettings, *, quiet: bool) -> None:
         super().__init__(model, settings, quiet=quiet)
         self.users: WeakSet[EmbeddedBackend] = WeakSet()
+
+    async def _start(self) -> EngineRun:
+        with _lock:
+            others = [engine for engine in _engines.values() if engine.model == self.model and engine.pid is not None]
+        for other in others:
+            logger.warning(
+                "another engine of %r is started, with weights of its own: the one that runs has other settings (%s). "
+                "Give the same settings to share one, or close() that one.",
+                self.model,
+                self.settings.differences(other.settings),
+            )
+        return await super()._start()
 
 
 class EmbeddedBackend(HttpBackend):

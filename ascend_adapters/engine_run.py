@@ -108,19 +108,10 @@ class EngineRun:
     def _launch(
         self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
     ) -> "subprocess.Popen[bytes]":
-        command = [
-            # -P: no module is taken from whatever folder the user happens to be in.
-            *(sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)),
-            *(
-                "serve",
-                model_folder,
-                "--uds",
-                self.socket,
-                "--served-model-name",
-                name,
-                *settings.arguments(model_defaults),
-            ),
-        ]
+        # -P: no module is taken from whatever folder the user happens to be in.
+        child = [sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)]
+        serve = ["serve", model_folder, "--uds", self.socket, "--served-model-name", name]
+        command = [*child, *serve, *settings.arguments(model_defaults)]
         # Only this user can reach the socket.
         environment = engine_environment(model_folder, enable_lora=bool(settings.as_dict().get("enable_lora")))
         # Progress, the device's name and the reasons of a failure are read from the log.

@@ -1,5 +1,8 @@
 """Checks of request bodies that need no engine, so that every backend refuses alike and names the remedy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ascend_adapters.contract import Body
 from ascend_adapters.errors import RequestError
 from ascend_adapters.vllm_names import closest, request_fields
@@ -9,6 +12,16 @@ EXAMPLES = {
     **dict.fromkeys(("chat", "complete"), "smollm2-135m-instruct"),
     **dict.fromkeys(("embed", "score", "rerank"), "all-minilm-l6-v2"),
 }
+
+
+def merged(own: Mapping[str, Any], call: Mapping[str, Any]) -> Body:
+    """The fields of a request besides its prompt: those of an adapter's object, and over them those of the call.
+
+    lora  in either, names an adapter that the engine has loaded: OpenAI's API has `model` for it
+    """
+    settings = {**own, **call}
+    lora = settings.pop("lora", None)
+    return settings if lora is None else {**settings, "model": lora}
 
 
 def check_chat(body: Body) -> None:

@@ -14,12 +14,12 @@ import httpx
 
 from ascend_adapters.bridge import io_loop, on_io_loop, stream_on_io_loop
 from ascend_adapters.contract import Answer, Body, EngineInfo
+from ascend_adapters.cut_answers import check_streamed, check_whole
 from ascend_adapters.errors import AscendError, RequestError, RequestTimeoutError, ServerError
 from ascend_adapters.pooling_requests import check_classify, check_embed, check_rerank, check_score
 from ascend_adapters.prompted_embedding import NO_INPUT_TYPE, PAGE, cohere_body, input_types_in, openai_answer
 from ascend_adapters.requests import check_chat, check_complete, not_for
 from ascend_adapters.sending import send
-from ascend_adapters.tool_calls import check_calls, check_streamed_calls
 
 # Where a server answers each of contract.TASKS.
 PAGES = {
@@ -91,13 +91,13 @@ class HttpBackend(ABC):
     @on_io_loop
     async def chat(self, body: Body) -> Answer:
         check_chat(body)
-        return check_calls(body, await self._post("chat", {**body, "stream": False}))
+        return check_whole(body, await self._post("chat", {**body, "stream": False}))
 
     @stream_on_io_loop
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         check_chat(body)
         chunks = self._post_stream("chat", {**body, "stream": True})
-        async with aclosing(check_streamed_calls(body, chunks)) as stream:
+        async with aclosing(check_streamed(body, chunks)) as stream:
             async for chunk in stream:
                 yield chunk
 

@@ -14,10 +14,10 @@ from contextlib import aclosing
 from typing import Any
 
 from ascend_adapters.contract import TASKS, Answer, Body, EngineInfo
+from ascend_adapters.cut_answers import check_streamed, check_whole
 from ascend_adapters.errors import RequestError
 from ascend_adapters.pooling_requests import check_classify, check_embed, check_rerank, check_score
 from ascend_adapters.requests import check_chat, check_complete, not_for
-from ascend_adapters.tool_calls import check_calls, check_streamed_calls
 
 Reply = str | Body | Callable[[str], str | Body]
 EMBEDDING_SIZE = 64
@@ -73,13 +73,13 @@ class FakeBackend:
             for i, message, rest in await self._choices(body, prompt)
         ]
         answer = self._answer("chat.completion", choices, prompt, [_text_of(c["message"]) for c in choices])
-        return check_calls(body, answer)
+        return check_whole(body, answer)
 
     async def chat_stream(self, body: Body) -> AsyncGenerator[Answer, None]:
         self._check("chat", check_chat, body)
         prompt = _last_text(body["messages"])
         chunks = self._stream("chat.completion.chunk", body, prompt, lambda delta: {"delta": delta})
-        async with aclosing(check_streamed_calls(body, chunks)) as stream:
+        async with aclosing(check_streamed(body, chunks)) as stream:
             async for chunk in stream:
                 yield chunk
 

@@ -1,12 +1,11 @@
-"""Calls of tools: which parser reads them out of a model's text, and what happens to one that max_tokens cut."""
+"""Calls of tools: how a choice is said, and which parser reads calls out of a model's text."""
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ascend_adapters.contract import Answer, Body
+from ascend_adapters.contract import Body
 from ascend_adapters.errors import RequestError
 
 # What a chat template holds -> vLLM's name of the parser for such calls; the first that is found counts.
@@ -25,6 +24,25 @@ PARSERS = {
 }
 # Calls that are forced are held to JSON by a grammar, whatever the parser: any will do for a model without tools.
 OTHER_PARSER = "hermes"
+CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+
+
+def openai_tool_choice(choice: str | Mapping[str, Any], tools: Sequence[Body]) -> str | Body:
+    """A framework's word for which of `tools` may be called, as OpenAI's API has it; a tool's name is that tool.
+
+    Raises RequestError for a name that is none of `tools`.
+    """
+    if not isinstance(choice, str):
+        return dict(choice)
+    if choice in CHOICES:
+        return CHOICES[choice]
+    names = [tool["function"]["name"] for tool in tools]
+    if choice not in names:
+        raise RequestError(
+            f"tool_choice={choice!r} is none of the tools: these are {', '.join(names)}. "
+            f"Or use {', '.join(map(repr, CHOICES))}."
+        )
+    return {"type": "function", "function": {"name": choice}}
 
 
 def tool_call_settings(model: str) -> dict[str, Any]:
@@ -41,64 +59,3 @@ def _chat_templates(folder: Path) -> str:
     config = folder / "tokenizer_config.json"
     templates = json.loads(config.read_text()).get("chat_template") if config.is_file() else None
     return "\n".join([*texts, json.dumps(templates, ensure_ascii=False)] if templates else texts)
-
-
-def check_calls(body: Body, answer: Answer) -> Answer:
-    """`answer` to `body`. Raises RequestError if it holds a call of a tool that was cut."""
-    for choice in answer.get("choices", ()):
-        message = choice["message"]
-        calls = message.get("tool_calls") or []
-        for call in calls:
-            _check_call(call["function"]["name"], call["function"]["arguments"], body)
-        if choice["finish_reason"] == "length" and _is_forced(body) and not calls and not message.get("content"):
-            raise _cut("its call of a tool", body)
-    return answer
-
-
-async def check_streamed_calls(body: Body, chunks: AsyncGenerator[Answer, None]) -> AsyncGenerator[Answer, None]:
-    """`chunks` as they come; raises RequestError, as check_calls does, once a choice has ended."""
-    calls: dict[tuple[int, int], dict[str, str]] = {}  # by index of the choice, and of the call
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            for choice in chunk.get("choices", ()):
-                delta = choice.get("delta") or {}
-                for piece in delta.get("tool_calls") or []:
-                    call = calls.setdefault((choice["index"], piece["index"]), {"name": "", "arguments": ""})
-                    for part, text in (piece.get("function") or {}).items():
-                        call[part] = call.get(part, "") + (text or "")
-                if (reason := choice.get("finish_reason")) is not None:
-                    mine = [call for (index, _), call in calls.items() if index == choice["index"]]
-                    for call in mine:
-                        _check_call(call["name"], call["arguments"], body)
-                    if reason == "length" and _is_forced(body) and not mine:
-                        raise _cut("its call of a tool", body)
-            yield chunk
-
-
-def _check_call(name: str, arguments: str, body: Body) -> None:
-    if _ends_early(arguments):
-        raise _cut(f"its call of {name} with {arguments[:80]!r}", body)
-
-
-def _ends_early(arguments: str) -> bool:
-    """Whether `arguments` is the beginning of some JSON. What is no JSON at all is the model's fault, and its caller's
-    to see.
-    """
-    try:
-        json.loads(arguments)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(arguments.rstrip()) or error.msg.startswith("Unterminated string")
-    return False
-
-
-def _is_forced(body: Body) -> bool:
-    return body.get("tool_choice") not in (None, "auto", "none")
-
-
-def _cut(what: str, body: Body) -> RequestError:
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    room = f"max_tokens={limit}" if limit else "the end of the context"
-    return RequestError(
-        f"the answer was cut at {room}, before the model had finished {what}. Raise max_tokens, or bound the tool's "
-        "arguments by its schema (maxLength, maxItems, enum)."
-    )

@@ -18,6 +18,7 @@ from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
+from tests import thinking
 
 # A hub is never asked for anything: the models come from packages.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -89,6 +90,19 @@ def tight_engine(chat_model_folder: Path) -> Iterator[EmbeddedBackend]:
         num_gpu_blocks_override=288,
     )
     run_sync(backend.info())
+    yield backend
+    run_sync(backend.close())
+
+
+@pytest.fixture(scope="session")
+def thinking_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return thinking.build_thinking_model(tmp_path_factory.mktemp("thinking") / "model")
+
+
+@pytest.fixture(scope="session")
+def thinking_engine(thinking_folder: Path) -> Iterator[EmbeddedBackend]:
+    """A model that is held to thoughts and an answer."""
+    backend = EmbeddedBackend(str(thinking_folder), **thinking.SETTINGS)
     yield backend
     run_sync(backend.close())
 

@@ -1,23 +1,13 @@
-"""Which parser reads a model's calls of tools, and that a call which was cut is an error."""
+"""Which parser reads a model's calls of tools, and how a choice among them is said."""
 
 import json
 
 import pytest
 
 from ascend_adapters.errors import RequestError
-from ascend_adapters.testing import FakeBackend
-from ascend_adapters.tool_calls import tool_call_settings
+from ascend_adapters.tool_calls import openai_tool_choice, tool_call_settings
 
-ASK = {"messages": [{"role": "user", "content": "What is the weather in Rome?"}]}
-FORCED = {**ASK, "tool_choice": "required", "max_tokens": 9}
-
-
-def call(arguments):
-    return {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}]}
-
-
-async def streamed(backend, body):
-    return [chunk async for chunk in backend.chat_stream(body)]
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
 
 
 @pytest.mark.parametrize(
@@ -43,21 +33,21 @@ def test_a_model_without_a_chat_template_has_no_tools(tmp_path):
     assert tool_call_settings(str(tmp_path)) == {}
 
 
-@pytest.mark.parametrize("arguments", ["", '{"city": ', '{"city": "Ro', '{"city": "Rome"'])
-async def test_a_call_that_was_cut_is_an_error(arguments):
-    backend = FakeBackend(call(arguments))
-    with pytest.raises(RequestError, match=r"cut at max_tokens=9.*weather.*Raise max_tokens"):
-        await backend.chat(FORCED)
-    with pytest.raises(RequestError, match=r"cut at max_tokens=9.*weather.*Raise max_tokens"):
-        await streamed(backend, FORCED)
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("any", "required"),
+        ("required", "required"),
+        ("weather", {"type": "function", "function": {"name": "weather"}}),
+        ({"type": "function", "function": {"name": "rain"}}, {"type": "function", "function": {"name": "rain"}}),
+    ],
+)
+def test_a_choice_is_said_as_openai_has_it(given, sent):
+    assert openai_tool_choice(given, [WEATHER]) == sent
 
 
-@pytest.mark.parametrize("arguments", ["{}", '{"city": "Rome"}', "{city: Rome}"])
-async def test_a_whole_call_comes_as_the_model_made_it(arguments):
-    backend = FakeBackend(call(arguments))
-    answer = await backend.chat(FORCED)
-    assert answer["choices"][0]["message"]["tool_calls"] == call(arguments)["tool_calls"]
-    chunks = await streamed(backend, FORCED)
-    pieces = [piece for chunk in chunks for c in chunk["choices"] for piece in c["delta"].get("tool_calls", [])]
-    assert "".join(piece["function"]["arguments"] for piece in pieces) == arguments
-    assert chunks[-2]["choices"][0]["finish_reason"] == "tool_calls"
+def test_a_choice_of_no_tool_is_refused_with_the_tools_there_are():
+    with pytest.raises(RequestError, match="tool_choice='rain' is none of the tools: these are weather"):
+        openai_tool_choice("rain", [WEATHER])

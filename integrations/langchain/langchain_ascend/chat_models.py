@@ -1,8 +1,7 @@
 """ChatAscend: LangChain's chat model interface on the contract."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
@@ -15,7 +14,7 @@ from ascend_adapters.contract import Body, EngineInfo
 from ascend_adapters.errors import SettingError
 from langchain_ascend.answers import to_chat_result, to_generation_chunk
 from langchain_ascend.batches import results_as_completed
-from langchain_ascend.connection import call_settings
+from langchain_ascend.generating import Generates, atold, told
 from langchain_ascend.structured_output import (
     Method,
     Schema,
@@ -24,13 +23,10 @@ from langchain_ascend.structured_output import (
     response_format,
     with_raw,
 )
-from langchain_ascend.tokens import CountsTokens
 from langchain_ascend.translate import Tool, to_messages, to_tool_choice, to_tools
 
-SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "seed", "n", "logprobs", "top_logprobs")
 
-
-class ChatAscend(CountsTokens, BaseChatModel):
+class ChatAscend(Generates, BaseChatModel):
     """A chat model on Ascend: `model=` runs it here, `base_url=` asks a server.
 
     Any further keyword is an engine setting by vLLM's name (dtype, max_model_len, kv_cache_memory_bytes, ...);
@@ -45,15 +41,10 @@ class ChatAscend(CountsTokens, BaseChatModel):
             ChatAscend(model="smollm2-135m-instruct").invoke("What is the capital of France?")
     """
 
-    temperature: float | None = None
-    """0: the most likely token; None: what the model's own files say, else 1."""
-    top_p: float | None = None
+    SAMPLING: ClassVar = (*Generates.SAMPLING, "top_logprobs")
+
     max_tokens: int | None = None
     """The most tokens an answer may have; None: as many as fit the context."""
-    stop: list[str] | None = None
-    """Texts that end an answer."""
-    seed: int | None = None
-    """The same seed gives the same answer."""
     n: int | None = None
     """How many answers to generate; `generate` returns them all, `invoke` the first."""
     tool_choice: str | bool | dict[str, Any] | None = None
@@ -64,8 +55,6 @@ class ChatAscend(CountsTokens, BaseChatModel):
     """Whether invoke streams too, for callbacks that want to see every token."""
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    extra_body: dict[str, Any] | None = None
-    """Further fields of every request, by vLLM's names: top_k, min_p, repetition_penalty, chat_template_kwargs, ..."""
 
     def __init__(self, **settings: Any) -> None:
         """Raises SettingError or ModelError; nothing is started before the first call."""
@@ -83,7 +72,7 @@ class ChatAscend(CountsTokens, BaseChatModel):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Tool] | None = None) -> int:
         """How many tokens a prompt of these messages has, by the model's own chat template."""
         body: Body = {"messages": to_messages(messages)}
-        return len(self._token_ids({**body, "tools": to_tools(tools)} if tools else body))
+        return len(self._tokens_of({**body, "tools": to_tools(tools)} if tools else body))
 
     def bind_tools(
         self,
@@ -173,25 +162,15 @@ class ChatAscend(CountsTokens, BaseChatModel):
     def _llm_type(self) -> str:
         return "ascend-chat"
 
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model, "base_url": self.base_url, **self.engine_settings, **self._sampling()}
-
     def _resolve_model_profile(self) -> ModelProfile | None:
         """What holds for every engine; the rest is known once it runs: see engine_info."""
         return {"text_inputs": True, "text_outputs": True, "temperature": True, "structured_output": True}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        name = kwargs.get("lora") or kwargs.get("model") or self.model or ""
-        return LangSmithParams(**{**params, "ls_provider": "ascend", "ls_model_name": name})
-
-    def _sampling(self) -> dict[str, Any]:
-        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
-        return {**given, **(self.extra_body or {})}
+        return self._traced(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     def _body(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Body:
-        return {"messages": to_messages(messages), **call_settings(self._sampling(), stop, kwargs)}
+        return {"messages": to_messages(messages), **self._settings(stop, kwargs)}
 
     def _generate(
         self,
@@ -218,26 +197,16 @@ class ChatAscend(CountsTokens, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for body in iterate_sync(self._backend.chat_stream(self._body(messages, stop, kwargs))):
-            chunk = to_generation_chunk(body)
-            if run_manager and chunk.text:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+        return told(self._backend.chat_stream(self._body(messages, stop, kwargs)), to_generation_chunk, run_manager)
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        # Not left to the garbage collector: closing aborts the request and frees its KV blocks.
-        async with aclosing(self._backend.chat_stream(self._body(messages, stop, kwargs))) as stream:
-            async for body in stream:
-                chunk = to_generation_chunk(body)
-                if run_manager and chunk.text:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        return atold(self._backend.chat_stream(self._body(messages, stop, kwargs)), to_generation_chunk, run_manager)
 
 
 def _profile_of(info: EngineInfo) -> ModelProfile:

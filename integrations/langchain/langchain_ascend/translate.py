@@ -9,6 +9,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ascend_adapters.contract import Body
 from ascend_adapters.errors import RequestError
+from ascend_adapters.tool_calls import openai_tool_choice
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -95,21 +96,10 @@ def to_tools(tools: Sequence[Tool], *, strict: bool | None = None) -> list[Body]
 
 
 def to_tool_choice(choice: str | bool | Mapping[str, Any] | None, tools: Sequence[Body]) -> str | Body | None:
-    """LangChain's word for which tool is to be called: "any" and True are OpenAI's "required", a name is that tool.
+    """LangChain's word for which tool is to be called, where True means any.
 
     Raises RequestError for the name of a tool that is not bound.
     """
     if choice is None or choice is False:
         return None
-    if choice is True or choice in ("any", "required"):
-        return "required"
-    if not isinstance(choice, str):
-        return dict(choice)
-    if choice in ("auto", "none"):
-        return choice
-    names = [tool["function"]["name"] for tool in tools]
-    if choice not in names:
-        raise RequestError(
-            f"tool_choice={choice!r} is none of the tools: these are {', '.join(names)}. Or use 'auto', 'any', 'none'."
-        )
-    return {"type": "function", "function": {"name": choice}}
+    return openai_tool_choice("any" if choice is True else choice, tools)

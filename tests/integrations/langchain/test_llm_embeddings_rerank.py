@@ -1,5 +1,6 @@
 """AscendLLM, AscendEmbeddings and AscendRerank: what they ask the backend, and what they make of the answers."""
 
+import asyncio
 import math
 
 import pytest
@@ -38,6 +39,19 @@ def test_all_prompts_are_one_batch_with_its_usage():
 def test_a_prompt_that_is_too_long_ends_the_batch_with_its_error():
     with pytest.raises(RequestError, match="the context 5"):
         AscendLLM(backend=FakeBackend("ok", max_model_len=5)).generate(["a", "b" * 9])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_input_that_fails_leaves_the_others_of_its_batch_their_answers(asynchronous):
+    model = AscendLLM(backend=FakeBackend("ok", max_model_len=5))
+    inputs = ["a", "b" * 9, "c"]
+    first, error, last = (
+        asyncio.run(model.abatch(inputs, return_exceptions=True))
+        if asynchronous
+        else model.batch(inputs, return_exceptions=True)
+    )
+    assert first == last == "ok"
+    assert isinstance(error, RequestError)
 
 
 class CountingBackend(FakeBackend):

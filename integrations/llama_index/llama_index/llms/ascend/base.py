@@ -33,6 +33,7 @@ from llama_index.llms.ascend.tools import tool_fields, tool_selections
 
 from ascend_adapters.bridge import iterate_sync, run_sync
 from ascend_adapters.contract import Answer, Body, EngineInfo
+from ascend_adapters.requests import merged
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -191,9 +192,7 @@ class Ascend(OnAscend, StructuredByGrammar, FunctionCallingLLM):
         return {**given, **self.additional_kwargs}
 
     def _settings(self, kwargs: dict[str, Any]) -> Body:
-        settings = {**self._sampling(), **kwargs}
-        lora = settings.pop("lora", None)
-        return settings if lora is None else {**settings, "model": lora}
+        return merged(self._sampling(), kwargs)
 
     def _chat_body(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Body:
         return {"messages": to_openai_messages(messages), **self._settings(kwargs)}

@@ -7,7 +7,7 @@ from llama_index.core.schema import BaseComponent
 
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.contract import Backend, EngineInfo
-from ascend_adapters.errors import SettingError
+from ascend_adapters.open import open_backend, with_engine_settings
 
 
 class OnAscend(BaseComponent):
@@ -56,19 +56,21 @@ class OnAscend(BaseComponent):
     @model_validator(mode="before")
     @classmethod
     def _collect_engine_settings(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        settings = {name: value for name, value in given.items() if name not in cls.model_fields}
-        rest = {name: value for name, value in given.items() if name in cls.model_fields}
-        return {**rest, "engine_settings": {**(rest.get("engine_settings") or {}), **settings}}
+        return with_engine_settings(given, cls.model_fields) if isinstance(given, dict) else given
 
     def __init__(self, **settings: Any) -> None:
         """Raises SettingError or ModelError; nothing is started before the first call."""
         super().__init__(**settings)
         # Here and not in a validator: pydantic would bury the error in a ValidationError.
-        self._backend = self._open_backend() if self.backend is None else self.backend
-        if self.backend is not None:
-            self._refuse_what_a_backend_settles()
+        self._backend = open_backend(
+            self.model,
+            self.base_url,
+            backend=self.backend,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            **self.engine_settings,
+        )
 
     def close(self) -> None:
         """Stop the embedded engine, unless another uses it, or close the connections to the server.
@@ -93,24 +95,3 @@ class OnAscend(BaseComponent):
 
     async def _aknown(self) -> EngineInfo:
         return self._info or await self.aengine_info()
-
-    def _refuse_what_a_backend_settles(self) -> None:
-        names = [
-            name
-            for name in ("model", "base_url", "api_key", "timeout", "max_retries")
-            if getattr(self, name) is not None
-        ]
-        if unused := [*names, *self.engine_settings]:
-            raise SettingError(f"{', '.join(unused)}: of no effect beside backend=, which is the engine itself.")
-
-    def _open_backend(self) -> Backend:
-        from ascend_adapters.open import open_backend
-
-        return open_backend(
-            self.model,
-            self.base_url,
-            api_key=self.api_key.get_secret_value() if self.api_key else None,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            **self.engine_settings,
-        )

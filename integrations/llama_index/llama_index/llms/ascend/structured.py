@@ -113,7 +113,7 @@ def _told(output_cls: type[Model], prompt: BasePromptTemplate, prompt_args: dict
         raise
     except ValueError as error:  # pydantic's and the parser's
         raise RequestError(
-            f"the answer is no {output_cls.__name__}: {error}. If it was cut, raise max_tokens or bound the fields "
-            "(max_length); if it breaks a rule that JSON schema has no words for, ask again."
+            f"the answer is no {output_cls.__name__}: {error}. The grammar knows the class's JSON schema only: state "
+            "its other rules in the prompt, or ask again."
         ) from error
     dispatcher.event(LLMStructuredPredictEndEvent(output=objects[0]))

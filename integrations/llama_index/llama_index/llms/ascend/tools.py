@@ -8,11 +8,10 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 
 from ascend_adapters.errors import RequestError
+from ascend_adapters.tool_calls import openai_tool_choice
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
-
-CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 
 
 def tool_fields(
@@ -30,24 +29,13 @@ def tool_fields(
         return {}
     # OpenAI's limit to the length of a description is not ours.
     specs = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
-    names = [spec["function"]["name"] for spec in specs]
     fields = {"tools": specs, "parallel_tool_calls": parallel}
     if tool_choice is None and required:
         # Of one tool that is to be called once, the arguments are all there is to generate.
-        tool_choice = names[0] if len(names) == 1 and not parallel else "required"
-    if isinstance(tool_choice, str):
-        fields["tool_choice"] = CHOICES.get(tool_choice) or _named(tool_choice, names)
-    elif tool_choice is not None:
-        fields["tool_choice"] = tool_choice
+        tool_choice = specs[0]["function"]["name"] if len(specs) == 1 and not parallel else "required"
+    if tool_choice is not None:
+        fields["tool_choice"] = openai_tool_choice(tool_choice, specs)
     return fields
-
-
-def _named(name: str, names: list[str]) -> dict[str, Any]:
-    if name not in names:
-        raise RequestError(
-            f"tool_choice={name!r} is none of the tools: give one of {', '.join(names)}, or {', '.join(CHOICES)}."
-        )
-    return {"type": "function", "function": {"name": name}}
 
 
 def tool_selections(response: ChatResponse, *, error_if_none: bool) -> list[ToolSelection]:
