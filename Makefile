@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+OPENAI_LIKE := .venv-openai-like
 # vLLM is built from its source distribution for no device: its wheel drags in CUDA packages. Its own
 # metadata calls such a build 0.23.0+empty, which pip refuses unless told that this is 0.23.0.
 VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-experts models docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-experts models adapters docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -56,6 +57,10 @@ launches: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
 
+# What ChatAscend and LlamaIndex's Ascend add to the engine's own time, and ChatHuggingFace beside them.
+bench-adapters: $(INSTALLED)
+	$(BIN)/python -m bench.adapters
+
 # Time per token as the number of experts doubles at the same top-k.
 bench-experts: $(INSTALLED)
 	$(BIN)/python -m bench.experts
@@ -64,6 +69,17 @@ bench-experts: $(INSTALLED)
 models: $(INSTALLED)
 	$(BIN)/python -m tools.models_doc
 
+# Every feature of the chat models on our classes and on others'; writes docs/adapters.md. Minutes.
+adapters: $(INSTALLED) $(OPENAI_LIKE)/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tools.adapters_doc
+
+# It does not install beside vLLM, which has another openai.
+$(OPENAI_LIKE)/.installed:
+	test -x $(OPENAI_LIKE)/bin/python || $(PYTHON) -m venv $(OPENAI_LIKE)
+	$(OPENAI_LIKE)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    llama-index-llms-openai-like==0.8.1 llama-index-core==0.14.25 httpx pytest
+	@touch $@
+
 docs: $(INSTALLED)
 	$(BIN)/python -m tools.hardware_doc
 
@@ -71,4 +87,4 @@ vllm-names: $(INSTALLED)
 	$(BIN)/python tools/vllm_names.py
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OPENAI_LIKE) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

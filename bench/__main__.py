@@ -13,6 +13,7 @@ from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench.chart import draw_chart
 from bench.contestants import Embedded, HuggingFace
+from bench.quiet import warn_if_busy
 from bench.startup import startup_seconds
 from bench.workloads import W1, W2, W2_FIRST, W3, Contestant, measure
 
@@ -25,7 +26,7 @@ FOLDER = Path(__file__).parent
 
 def main() -> None:
     """Measure, print, write."""
-    _warn_if_busy()
+    warn_if_busy(NUM_THREADS)
     startup = startup_seconds(NUM_ROUNDS)
     folder = pull(CATALOGUE[MODEL], Progress(MODEL))
     started = time.perf_counter()
@@ -42,11 +43,6 @@ def main() -> None:
     _print_table(results)
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw_chart(results["workloads"], FOLDER / "results.png")
-
-
-def _warn_if_busy() -> None:
-    if (load := os.getloadavg()[0]) > NUM_THREADS / 4:
-        print(f"warning: the machine is busy (load {load:.1f}); these figures will not repeat")
 
 
 def _measure_in_turn(contestants: list[Contestant]) -> dict[str, list[dict[str, float]]]:

@@ -5,11 +5,11 @@ engines take turns; each step's ratio is to the engine with half as many experts
 """
 
 import os
-import statistics
 import tempfile
 from pathlib import Path
 
 from bench.contestants import Embedded
+from bench.spread import spread
 from bench.workloads import W2
 from tests.models import byte_tokenizer
 
@@ -30,9 +30,9 @@ def main() -> None:
             engine.close()
     print(f"\n{TOP_K} experts chosen per token, bf16, {NUM_THREADS} threads, median of {NUM_ROUNDS} (min - max)")
     for count in NUM_EXPERTS:
-        print(f"{count:>3} experts: {_spread([round[count] for round in rounds], 2)} ms per token", end="")
+        print(f"{count:>3} experts: {spread([round[count] for round in rounds], 2)} ms per token", end="")
         if count // 2 in NUM_EXPERTS:
-            print(f", {_spread([round[count] / round[count // 2] for round in rounds], 2)} times that of half as many")
+            print(f", {spread([round[count] / round[count // 2] for round in rounds], 2)} times that of half as many")
         else:
             print()
 
@@ -40,10 +40,6 @@ def main() -> None:
 def _ms_per_token(engine: Embedded, seed: int) -> float:
     times = engine.stream([token % 1000 for token in W2.prompts(seed)[0]], W2.output_len)
     return 1000 * (times.last - times.first) / (W2.output_len - 1)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
 
 
 def _model(folder: Path, num_experts: int) -> Path:

@@ -107,6 +107,24 @@ def thinking_engine(thinking_folder: Path) -> Iterator[EmbeddedBackend]:
     run_sync(backend.close())
 
 
+@pytest.fixture(scope="session")
+def seeing_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBackend]:
+    """A tiny model that takes pictures and videos, in fp32, so that what it made of a picture can be compared."""
+    from tests.vision_models import VISION_FAMILIES
+
+    folder = VISION_FAMILIES["Qwen2-VL"].build(tmp_path_factory.mktemp("vision") / "qwen2-vl")
+    backend = EmbeddedBackend(
+        str(folder),
+        dtype="float32",
+        kv_cache_memory_bytes=64 << 20,
+        max_num_batched_tokens=256,
+        limit_mm_per_prompt={"image": 2, "video": 1},
+    )
+    run_sync(backend.info())
+    yield backend
+    run_sync(backend.close())
+
+
 @dataclass(frozen=True)
 class Server:
     """`ascend-adapters serve`, as a user starts it."""

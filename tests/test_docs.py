@@ -6,7 +6,8 @@ from tests.models import FAMILIES
 from tests.pooling_models import POOLING_FAMILIES
 from tests.vision_models import VISION_FAMILIES
 from tools.hardware_doc import DOCUMENT, with_tables
-from tools.models_doc import DEVICES, rows_of
+from tools.marked_table import rows_of
+from tools.models_doc import DEVICES
 from tools.models_doc import DOCUMENT as MODELS
 
 CHIPS = {"CPU": "cpu", "simulated 910B3": "910B3", "simulated 310P3": "310P3"}

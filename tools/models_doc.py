@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.core_backend.moe.ranks import run
+from tools.marked_table import with_table
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "models.md"
@@ -28,8 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (module, cell) in TABLES.items():
             rows = {device: _run(module, Path(folder) / name, device) for device in DEVICES}
-            text = _with_table(text, name, _table(rows, cell))
-    text = _with_table(text, "bytes", _bytes_sent())
+            text = with_table(text, name, _table(rows, cell))
+    text = with_table(text, "bytes", _bytes_sent())
     DOCUMENT.write_text(text)
 
 
@@ -95,19 +96,6 @@ def _bytes_sent() -> str:
             cells.append(f"{per_token:.0f} bytes per token, {per_token / outcomes[0].token_bytes:.1f} times its size")
         lines.append(f"| {num_ranks} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _with_table(text: str, name: str, table: str) -> str:
-    before, _, rest = text.partition(f"<!-- {name} -->\n")
-    _, end, after = rest.partition(f"<!-- end of {name} -->")
-    return f"{before}<!-- {name} -->\n{table}{end}{after}"
-
-
-def rows_of(text: str, name: str) -> dict[str, list[str]]:
-    """A table of the document: family -> its cells."""
-    table = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end of {name} -->")[0]
-    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
-    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines[2:]}
 
 
 if __name__ == "__main__":

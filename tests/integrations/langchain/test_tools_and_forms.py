@@ -203,3 +203,24 @@ def test_an_agent_uses_a_tool_and_answers():
     messages = agent.invoke({"messages": [HumanMessage("What is the weather in Rome?")]})["messages"]
     assert [type(message) for message in messages] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
     assert messages[-1].content == "It is sunny in Rome."
+
+
+@pytest.mark.engine
+def test_an_agent_uses_a_tool_on_an_engine(tool_engine):
+    from langchain.agents import create_agent
+    from langchain.agents.middleware import AgentMiddleware
+
+    class CallsOnce(AgentMiddleware):
+        """A model of 135M parameters makes no call that one could rely on, and no end of them: it is told when to."""
+
+        def wrap_model_call(self, request, handler):
+            has_result = any(isinstance(message, ToolMessage) for message in request.messages)
+            return handler(request.override(tool_choice="none" if has_result else "weather"))
+
+    model = ChatAscend(backend=tool_engine, temperature=0, max_tokens=64)
+    agent = create_agent(model, [weather, time_in], middleware=[CallsOnce()])
+    _, call, result, answer = agent.invoke({"messages": [HumanMessage("What is the weather in Rome?")]})["messages"]
+    (made,) = call.tool_calls
+    assert made["name"] == "weather"
+    assert result.content == f"sunny in {made['args']['city']}"
+    assert answer.content

@@ -20,9 +20,11 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.base.llms.types import CacheControl as Control
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
+from llama_index.core.workflow import Event, StartEvent, StopEvent, Workflow, step
 from llama_index.llms.ascend import Ascend
 from pydantic import BaseModel
 
@@ -418,6 +420,44 @@ async def test_a_function_agent_runs_a_loop_on_an_engine(tool_engine):
     assert results[0].tool_name == "add"
     assert results[0].tool_output.raw_output == sum(results[0].tool_kwargs.values())
     assert str(await handler)
+
+
+class Called(Event):
+    """The model has called a tool."""
+
+    history: list[ChatMessage]
+    call: ToolSelection
+
+
+class AddsOnce(Workflow):
+    """A tool loop of one's own: a call, its result, an answer."""
+
+    def __init__(self, llm):
+        super().__init__(timeout=60)
+        self.llm = llm
+
+    @step
+    async def ask(self, event: StartEvent) -> Called:
+        history = [ChatMessage(content=event.question)]
+        response = await self.llm.achat_with_tools([ADD], chat_history=history, tool_required=True)
+        (call,) = self.llm.get_tool_calls_from_response(response)
+        return Called(history=[*history, response.message], call=call)
+
+    @step
+    async def answer(self, event: Called) -> StopEvent:
+        result = await ADD.acall(**event.call.tool_kwargs)
+        told = ChatMessage(role="tool", content=str(result), additional_kwargs={"tool_call_id": event.call.tool_id})
+        response = await self.llm.achat([*event.history, told])
+        return StopEvent(result=(event.call.tool_kwargs, result.raw_output, response.message.content))
+
+
+@pytest.mark.engine
+@of_workflows
+async def test_a_workflow_runs_a_loop_with_a_tool_on_an_engine(tool_engine):
+    llm = Ascend(backend=tool_engine, temperature=0, max_tokens=64)
+    arguments, result, answer = await AddsOnce(llm).run(question="Use the tool add to add 2 and 3.")
+    assert result == arguments["a"] + arguments["b"]
+    assert answer
 
 
 def test_engine_settings_are_constructor_arguments():
