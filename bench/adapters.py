@@ -93,7 +93,8 @@ def _stream_ways(backend: EmbeddedBackend) -> dict[str, Way]:
 
     def engine_alone(prompts: list[str]) -> Seconds:
         chunks = iterate_sync(backend.chat_stream(_body(prompts[0])))
-        return _first(chunk["choices"][0]["delta"].get("content") for chunk in chunks)
+        # The last one has the usage, and no choices.
+        return _first(choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"])
 
     return {
         ENGINE_ALONE: engine_alone,

@@ -78,8 +78,9 @@ def chat_openai(where: Where, where_it_thinks: Where) -> Subject:
     from langchain_openai import ChatOpenAI
 
     def make(where: Where = where, fields: dict[str, Any] | None = None, **settings: Any) -> ChatOpenAI:
-        # Its default, two retries, would hide a time-out.
-        ours = {**where, "base_url": f"{where['base_url']}/v1", "max_retries": 0, "stream_usage": True}
+        ours = {**where, "base_url": f"{where['base_url']}/v1", "stream_usage": True}
+        # Its default, two retries, would hide a time-out; its own client is one for all, and dies with an event loop.
+        ours |= {"max_retries": 0, "http_async_client": httpx.AsyncClient()}
         return ChatOpenAI(**ours, **{**GREEDY, **settings}, extra_body=fields)
 
     return _on_server(where, make, lambda model: model.bind(model=LORA), lambda: make(where_it_thinks, **THINKING))

@@ -81,6 +81,13 @@ def _asynchronous(subject: Subject) -> None:
     assert set(asyncio.run(both())) == {subject.make().invoke(QUESTION).content}, "other answers than the synchronous"
 
 
+@feature("one object in one event loop after another")
+def _loops(subject: Subject) -> None:
+    model = subject.make()
+    first, second = (asyncio.run(model.ainvoke(QUESTION)).content for _ in range(2))
+    assert first == second, "another answer"
+
+
 @feature("usage of an answer and of a stream")
 def _usage(subject: Subject) -> None:
     model = subject.make()

@@ -91,6 +91,13 @@ def _asynchronous(subject: Subject) -> None:
     assert set(asyncio.run(both())) == {text_of(subject.make())}, "other answers than the synchronous"
 
 
+@feature("one object in one event loop after another")
+def _loops(subject: Subject) -> None:
+    llm = subject.make()
+    first, second = (asyncio.run(llm.achat(asked(QUESTION))).message.content for _ in range(2))
+    assert first == second, "another answer"
+
+
 @feature("usage of an answer and of a stream")
 def _usage(subject: Subject) -> None:
     llm = subject.make()
