@@ -26,7 +26,7 @@ ENGINE = {"dtype": "bfloat16", "enable_prefix_caching": False, "additional_confi
 NUM_TOKENS = 64  # of each answer
 SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": NUM_TOKENS}
 FURTHER = {"ignore_eos": True}
-NUM_ROUNDS, NUM_STREAMS = 5, 30
+NUM_ROUNDS, NUM_STREAMS, NUM_RIVAL_ROUNDS = 5, 30, 3
 DOCUMENT = Path(__file__).parents[1] / "docs" / "adapters.md"
 ENGINE_ALONE, LANGCHAIN, LLAMA_INDEX = "the engine alone", "`ChatAscend`", "`Ascend` of LlamaIndex"
 
@@ -41,7 +41,7 @@ def main() -> None:
     run_sync(backend.info())
     batches = _in_turn(_batch_ways(backend), NUM_ROUNDS, [f"Tell me about the number {i}." for i in range(64)])
     firsts = _in_turn(_stream_ways(backend), NUM_STREAMS, ["Tell me about Paris."])
-    rivals = _in_turn(_rivals(), NUM_ROUNDS, [f"Tell me about the number {i}." for i in range(32)])
+    rivals = _in_turn(_rivals(), NUM_RIVAL_ROUNDS, [f"Tell me about the number {i}." for i in range(32)])
     run_sync(backend.close())
     table = _table(batches, firsts, rivals)
     print(table)
@@ -176,8 +176,11 @@ def _table(batches: Times, firsts: Times, rivals: Times) -> str:
     for name, seconds in rivals.items():
         faster = [a / b for a, b in zip(seconds, rivals[LANGCHAIN], strict=True)]
         lines.append(f"| {name} | {spread(seconds, 2)} | {spread(faster, 1)} |")
-    lines += ["", f"{MODEL}, bf16, {NUM_THREADS} threads, {NUM_TOKENS} tokens each; median (min - max) of {NUM_ROUNDS}"]
-    return "\n".join(lines) + f" rounds, {NUM_STREAMS} for the first token.\n"
+    lines += ["", f"{MODEL}, bf16, {NUM_THREADS} threads, {NUM_TOKENS} tokens each; median (min - max)"]
+    return (
+        "\n".join(lines)
+        + f" of {NUM_ROUNDS} rounds; {NUM_STREAMS} for the first token, {NUM_RIVAL_ROUNDS} of the batch.\n"
+    )
 
 
 if __name__ == "__main__":

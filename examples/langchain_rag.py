@@ -1,8 +1,12 @@
 """Questions about this project, answered by a LangChain chain from its own README and docs, with the sources.
 
 Two embedded engines in this process: one embeds the texts and ranks them, the other answers.
+
+    python examples/langchain_rag.py                  keeps the vectors in memory
+    python examples/langchain_rag.py --chroma FOLDER  keeps them in a Chroma database (pip install langchain-chroma)
 """
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from langchain_ascend import AscendEmbeddings, AscendRerank, ChatAscend
 
@@ -46,16 +50,23 @@ def paragraphs() -> list[Document]:
     ]
 
 
-def build_store() -> InMemoryVectorStore:
-    """The paragraphs and their vectors; the model takes the first 256 tokens of each."""
-    started = time.perf_counter()
-    documents = paragraphs()
-    store = InMemoryVectorStore.from_documents(documents, embeddings)
+def open_store(folder: str | None) -> VectorStore:
+    """The paragraphs and their vectors, embedded now unless they are in the Chroma database already."""
+    if folder is None:
+        store: Any = InMemoryVectorStore(embeddings)
+    else:
+        from langchain_chroma import Chroma  # type: ignore[import-not-found]
+
+        store = Chroma("docs", embeddings, persist_directory=folder)
+        if store.get(limit=1)["ids"]:
+            return store
+    started, documents = time.perf_counter(), paragraphs()
+    store.add_documents(documents)
     print(f"{len(documents)} paragraphs embedded in {time.perf_counter() - started:.1f} s\n")
     return store
 
 
-def ask(store: InMemoryVectorStore, question: str) -> None:
+def ask(store: VectorStore, question: str) -> None:
     """Print the answer as it comes, and where it comes from."""
     sources = rerank.compress_documents(store.similarity_search(question, k=8), question)
     print(question, "\n ", end="")
@@ -68,7 +79,9 @@ def ask(store: InMemoryVectorStore, question: str) -> None:
     print()
 
 
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--chroma", metavar="FOLDER", help="of a Chroma database, made if it is not there")
 print(f"device: {model.engine_info().device}")
-store = build_store()
+store = open_store(arguments.parse_args().chroma)
 for question in QUESTIONS:
     ask(store, question)

@@ -1,4 +1,4 @@
-"""Every feature that docs/adapters.md lists holds for our classes, here and against a server."""
+"""Every feature that docs/adapters.md lists holds for our classes: here in every run, against a server in slow ones."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ def _where(server: Server) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("framework", "check"), CASES)
-@pytest.mark.parametrize("place", ["embedded", "remote"])
+@pytest.mark.parametrize("place", ["embedded", pytest.param("remote", marks=pytest.mark.slow)])
 def test_it_holds(framework, check, place, request):
     make, _ = FRAMEWORKS[framework]
     check(make(*request.getfixturevalue(place)))
