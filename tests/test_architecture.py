@@ -22,6 +22,7 @@ FORBIDDEN = {
     "llama_index.llms.ascend": (*HEAVY, "langchain_core"),
     "llama_index.embeddings.ascend": (*HEAVY, "langchain_core"),
     "llama_index.postprocessor.ascend_rerank": (*HEAVY, "langchain_core"),
+    "llamafactory_ascend": (*HEAVY, "langchain_core", "llama_index", "llamafactory"),
     "core_backend": ("torch", "vllm", "ascend_adapters"),
     "core_backend.simulator": ("torch", "vllm", "ascend_adapters"),
     "core_backend.ops.cpu": ("vllm", "ascend_adapters"),
@@ -34,6 +35,19 @@ def test_import_stays_inside_its_layer(package):
     code = f"import sys, {package}; print(*sys.modules, file=sys.stderr)"  # fresh interpreter: no leaked imports
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert not set(FORBIDDEN[package]) & set(done.stderr.split())
+
+
+ADAPTER_FILES = sorted((ROOT / "integrations").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", ADAPTER_FILES, ids=lambda file: str(file.relative_to(ROOT / "integrations")))
+def test_an_adapter_translates_and_decides_nothing(file):
+    """It is small, and knows the contract only: nothing below it, not even inside a function."""
+    text = file.read_text()
+    assert len(text.splitlines()) <= 400
+    imported = {name.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+    assert not {name.partition(".")[0] for name in imported} & {"vllm", "torch", "torch_npu", "core_backend"}
 
 
 # core_backend from the bottom up: a layer may import those before it.

@@ -1,1 +1,5 @@
-"""LLaMA-Factory on Ascend: the name is reserved, its engine is not written yet."""
+"""LLaMA-Factory on Ascend: `infer_backend: ascend` for its chat, API and web chat."""
+
+from llamafactory_ascend.register import register
+
+__all__ = ["register"]

@@ -1,0 +1,17 @@
+"""`llamafactory-ascend`: llamafactory-cli, to which infer_backend=ascend is known."""
+
+import sys
+
+from ascend_adapters.errors import AscendError
+from llamafactory_ascend.register import register
+
+
+def main() -> None:
+    """Every command of llamafactory-cli passes through."""
+    try:
+        register()
+        from llamafactory.cli import main as llamafactory
+
+        llamafactory()
+    except AscendError as error:
+        sys.exit(f"llamafactory-ascend: {error}")

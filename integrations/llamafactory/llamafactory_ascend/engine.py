@@ -1,0 +1,180 @@
+"""AscendEngine: LLaMA-Factory's interface of inference engines on the contract."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llamafactory.chat.base_engine import BaseEngine, Response
+from llamafactory.data import get_template_and_fix_tokenizer
+from llamafactory.extras import logging
+from llamafactory.extras.constants import EngineName
+from llamafactory.model import load_tokenizer
+
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.contract import Backend, Body
+from ascend_adapters.errors import RequestError, SettingError
+from ascend_adapters.open import open_backend
+from llamafactory_ascend.checks import check_arguments
+from llamafactory_ascend.generating import request_fields
+from llamafactory_ascend.settings import engine_settings
+
+if TYPE_CHECKING:
+    from llamafactory.chat.hf_engine import HuggingfaceEngine
+    from llamafactory.hparams import DataArguments, FinetuningArguments, GeneratingArguments, ModelArguments
+
+Message = dict[str, str]
+logger = logging.get_logger(__name__)
+
+
+class AscendEngine(BaseEngine):
+    """Prompts are the token ids that LLaMA-Factory's own template makes, as in training; the engine gets nothing else.
+
+    Adapters go to the engine as they were saved. The first one answers; `adapter=` in a call names another, by the last
+    part of its folder, or the base model by "".
+    """
+
+    def __init__(
+        self,
+        model_args: "ModelArguments",
+        data_args: "DataArguments",
+        finetuning_args: "FinetuningArguments",
+        generating_args: "GeneratingArguments",
+        backend: Backend | None = None,
+    ) -> None:
+        """
+        backend  the engine itself, in place of the one that model_args asks for
+
+        Raises SettingError or ModelError. An embedded engine starts with the first call.
+        """
+        check_arguments(model_args, finetuning_args)
+        _check_template(data_args.template)
+        self.name = EngineName("ascend")
+        self.can_generate = finetuning_args.stage == "sft"
+        self._arguments = (model_args, data_args, finetuning_args, generating_args)
+        loaded = load_tokenizer(model_args)
+        self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
+        self.tokenizer.padding_side = "left"
+        self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        self.generating_args = generating_args.to_dict()
+        self.model = open_backend(**engine_settings(model_args)) if backend is None else backend
+        self._adapters = _named(model_args.adapter_name_or_path or [])
+        self._loaded: set[str] = set()
+
+    async def chat(
+        self,
+        messages: list[Message],
+        system: str | None = None,
+        tools: str | None = None,
+        images: list[Any] | None = None,
+        videos: list[Any] | None = None,
+        audios: list[Any] | None = None,
+        **input_kwargs: Any,
+    ) -> list[Response]:
+        """The answers to `messages`; input_kwargs are generating arguments of this call."""
+        body = await self._body(messages, system, tools, (images, videos, audios), input_kwargs)
+        answer = await self.model.complete(body)
+        count = answer["usage"]["completion_tokens"]
+        return [
+            Response(
+                response_text=choice["text"],
+                # The usage is of all answers together.
+                response_length=count if len(answer["choices"]) == 1 else self._count(choice["text"]),
+                prompt_length=len(body["prompt"]),
+                finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+            )
+            for choice in answer["choices"]
+        ]
+
+    async def stream_chat(
+        self,
+        messages: list[Message],
+        system: str | None = None,
+        tools: str | None = None,
+        images: list[Any] | None = None,
+        videos: list[Any] | None = None,
+        audios: list[Any] | None = None,
+        **input_kwargs: Any,
+    ) -> AsyncGenerator[str, None]:
+        """The answer's pieces. Closing it aborts the request."""
+        body = await self._body(messages, system, tools, (images, videos, audios), input_kwargs)
+        if body.get("n", 1) > 1:
+            raise RequestError(f"num_return_sequences={body['n']} answers are no one stream: use chat, or ask for one.")
+        async with aclosing(self.model.complete_stream(body)) as chunks:
+            async for chunk in chunks:
+                for choice in chunk["choices"]:
+                    if choice["text"]:
+                        yield choice["text"]
+
+    async def get_scores(self, batch_input: list[str], **input_kwargs: Any) -> list[float]:
+        """Scores of a reward model, by LLaMA-Factory's own engine: vLLM has no models with a value head."""
+        scores: list[float] = await self._huggingface.get_scores(batch_input, **input_kwargs)
+        return scores
+
+    def close(self) -> None:
+        """Stop the embedded engine, unless another uses it."""
+        run_sync(self.model.close())
+
+    @cached_property
+    def _huggingface(self) -> "HuggingfaceEngine":
+        from llamafactory.chat.hf_engine import HuggingfaceEngine
+
+        logger.warning_rank0("Reward models have a value head, which vLLM has not: scored by the huggingface engine.")
+        return HuggingfaceEngine(*self._arguments)
+
+    async def _body(
+        self,
+        messages: list[Message],
+        system: str | None,
+        tools: str | None,
+        media: tuple[list[Any] | None, ...],
+        call: dict[str, Any],
+    ) -> Body:
+        if not self.can_generate:
+            raise RequestError("stage 'rm' is a reward model: it scores, and does not chat. Use stage: sft to chat.")
+        if any(media):
+            raise RequestError(
+                "pictures, videos and sounds do not reach the engine yet: use infer_backend=huggingface."
+            )
+        adapter = call.pop("adapter", None)
+        paired = [*deepcopy(messages), {"role": "assistant", "content": ""}]
+        prompt, _ = self.template.encode_oneturn(self.tokenizer, paired, system, tools)
+        body: Body = {"prompt": prompt, **request_fields(self.generating_args, call, len(prompt))}
+        body["stop_token_ids"] = self.template.get_stop_token_ids(self.tokenizer)
+        if (name := await self._adapter(adapter)) is not None:
+            body["model"] = name
+        return body
+
+    async def _adapter(self, wanted: str | None) -> str | None:
+        """The name of the adapter that is to answer, which the engine has; None: the model itself."""
+        name = next(iter(self._adapters), "") if wanted is None else wanted
+        if not name:
+            return None
+        if name not in self._adapters:
+            raise RequestError(
+                f"adapter={name!r} is none of those given: {', '.join(self._adapters) or 'there is none'}."
+            )
+        if name not in self._loaded:
+            if name not in (await self.model.info()).loras:
+                await self.model.load_lora(name, self._adapters[name])
+            self._loaded.add(name)
+        return name
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _check_template(name: str | None) -> None:
+    from llamafactory.data.template import TEMPLATES
+
+    if name is not None and name not in TEMPLATES:
+        similar = get_close_matches(name, TEMPLATES) or sorted(TEMPLATES)
+        raise SettingError(f"template={name!r} is unknown: LLaMA-Factory has {', '.join(similar[:3])}, and others.")
+
+
+def _named(folders: list[str]) -> dict[str, str]:
+    """The folders by the last part of their paths; by the whole path where two have the same."""
+    names = [folder.rstrip("/").rsplit("/", 1)[-1] for folder in folders]
+    return {name if names.count(name) == 1 else folder: folder for name, folder in zip(names, folders, strict=True)}
