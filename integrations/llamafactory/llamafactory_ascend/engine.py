@@ -11,7 +11,7 @@ from llamafactory.chat.base_engine import BaseEngine, Response
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.extras import logging
 from llamafactory.extras.constants import EngineName
-from llamafactory.model import load_tokenizer
+from llamafactory.model import load_config, load_tokenizer
 
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.contract import Backend, Body
@@ -58,6 +58,7 @@ class AscendEngine(BaseEngine):
         self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
         self.tokenizer.padding_side = "left"
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        _check_vocabulary(len(self.tokenizer), load_config(model_args), data_args.template)
         self.generating_args = generating_args.to_dict()
         self.model = open_backend(**engine_settings(model_args)) if backend is None else backend
         self._adapters = _named(model_args.adapter_name_or_path or [])
@@ -79,7 +80,8 @@ class AscendEngine(BaseEngine):
         count = answer["usage"]["completion_tokens"]
         return [
             Response(
-                response_text=choice["text"],
+                # As LLaMA-Factory's own engine writes its answers.
+                response_text=self.tokenizer.clean_up_tokenization(choice["text"]),
                 # The usage is of all answers together.
                 response_length=count if len(answer["choices"]) == 1 else self._count(choice["text"]),
                 prompt_length=len(body["prompt"]),
@@ -142,7 +144,8 @@ class AscendEngine(BaseEngine):
         paired = [*deepcopy(messages), {"role": "assistant", "content": ""}]
         prompt, _ = self.template.encode_oneturn(self.tokenizer, paired, system, tools)
         body: Body = {"prompt": prompt, **request_fields(self.generating_args, call, len(prompt))}
-        body["stop_token_ids"] = self.template.get_stop_token_ids(self.tokenizer)
+        # The template says what ends an answer, and not the model's files, which may be of another template.
+        body |= {"stop_token_ids": self.template.get_stop_token_ids(self.tokenizer), "ignore_eos": True}
         if (name := await self._adapter(adapter)) is not None:
             body["model"] = name
         return body
@@ -172,6 +175,16 @@ def _check_template(name: str | None) -> None:
     if name is not None and name not in TEMPLATES:
         similar = get_close_matches(name, TEMPLATES) or sorted(TEMPLATES)
         raise SettingError(f"template={name!r} is unknown: LLaMA-Factory has {', '.join(similar[:3])}, and others.")
+
+
+def _check_vocabulary(num_tokens: int, config: Any, template: str | None) -> None:
+    """Tokens that get_template_and_fix_tokenizer has added are in the tokenizer, and not in the model."""
+    size = getattr(config.get_text_config(), "vocab_size", num_tokens)
+    if num_tokens > size:
+        raise SettingError(
+            f"template={template!r} needs tokens that the model has no embeddings for ({num_tokens} with its {size}): "
+            "give the template that the model was trained with, or a model trained with resize_vocab: true."
+        )
 
 
 def _named(folders: list[str]) -> dict[str, str]:

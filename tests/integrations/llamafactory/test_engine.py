@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 from llamafactory.chat.chat_model import ChatModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ascend_adapters.bridge import run_sync
-from ascend_adapters.errors import RequestError
+from ascend_adapters.errors import RequestError, SettingError
 from llamafactory_ascend import register
+from tests.adapters import save_adapter
 from tests.e2e.test_cancellation import becomes_idle, wait_until_busy
 
 register()
@@ -59,31 +62,56 @@ def answers(model):
     return told
 
 
+# Of templates that were made for other models.
+MARKS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<｜User｜>", "<｜Assistant｜>"]  # noqa: RUF001  # as DeepSeek writes them
+
+
 @pytest.fixture(scope="module")
-def model(chat_model_folder):
+def folder(chat_model_folder, tmp_path_factory):
+    """The chat model with the marks of all templates, in fp32: LLaMA-Factory's huggingface engine loads what the
+    folder's config.json says, whatever infer_dtype (0.9.5).
+    """
+    folder = tmp_path_factory.mktemp("fp32") / "model"
+    tokenizer = AutoTokenizer.from_pretrained(chat_model_folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
+    model = AutoModelForCausalLM.from_pretrained(chat_model_folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    return save_adapter(folder, tmp_path_factory.mktemp("lora") / "adapter", seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
     """On our engine."""
-    ours = chat_model(chat_model_folder, "ascend")
+    ours = chat_model(folder, "ascend")
     run_sync(ours.engine.model.info())
     yield ours
     ours.engine.close()
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_the_base_model_says_what_it_says_on_the_huggingface_engine(chat_model_folder, model, template):
-    ours = chat_model(chat_model_folder, "ascend", template)
+def test_the_base_model_says_what_it_says_on_the_huggingface_engine(folder, model, template):
+    ours = chat_model(folder, "ascend", template)
     assert ours.engine.model.engine is model.engine.model.engine
-    assert answers(ours) == answers(chat_model(chat_model_folder, "huggingface", template))
+    assert answers(ours) == answers(chat_model(folder, "huggingface", template))
 
 
-def test_so_does_the_model_with_an_adapter(chat_model_folder, model, changed_adapter):
-    with_adapter = {"adapter_name_or_path": str(changed_adapter), "finetuning_type": "lora"}
-    ours = chat_model(chat_model_folder, "ascend", **with_adapter)
+def test_so_does_the_model_with_an_adapter(folder, model, adapter):
+    with_adapter = {"adapter_name_or_path": str(adapter), "finetuning_type": "lora"}
+    ours = chat_model(folder, "ascend", **with_adapter)
     tuned = answers(ours)
-    assert tuned == answers(chat_model(chat_model_folder, "huggingface", **with_adapter))
+    assert tuned == answers(chat_model(folder, "huggingface", **with_adapter))
     assert tuned != answers(model)
     question = [{"role": "user", "content": QUESTIONS[0][0]}]
     assert ours.chat(question, adapter="")[0].response_text == answers(model)[0][0]
-    with pytest.raises(RequestError, match="adapter='other' was not given: there are adapter"):
+    with pytest.raises(RequestError, match="adapter='other' is none of those given: adapter"):
         ours.chat(question, adapter="other")
 
 
@@ -110,3 +138,8 @@ def test_a_stream_that_is_left_is_aborted(model):
     wait_until_busy(model.engine.model)
     stream.close()
     assert becomes_idle(model.engine.model)
+
+
+def test_a_template_whose_marks_the_model_does_not_know_is_refused(chat_model_folder):
+    with pytest.raises(SettingError, match=r"template='llama3' needs tokens that the model has no embeddings for"):
+        chat_model(chat_model_folder, "ascend", "llama3")

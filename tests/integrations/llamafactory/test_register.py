@@ -22,7 +22,8 @@ def test_it_may_be_called_again():
 
 
 def test_another_version_is_refused(monkeypatch):
-    monkeypatch.setattr("llamafactory_ascend.register.version", lambda name: "0.9.6")
+    # By the module's name: the package has a function of that name.
+    monkeypatch.setattr(sys.modules["llamafactory_ascend.register"], "version", lambda name: "0.9.6")
     with pytest.raises(SettingError, match=r"0\.9\.6 is installed, and this package was made for 0\.9\.5: pip install"):
         check_version()
 
