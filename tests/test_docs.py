@@ -2,9 +2,11 @@
 
 import pytest
 
+from tests.integrations.features import on_langchain
 from tests.models import FAMILIES
 from tests.pooling_models import POOLING_FAMILIES
 from tests.vision_models import VISION_FAMILIES
+from tools.adapters_doc import DOCUMENT as ADAPTERS
 from tools.hardware_doc import DOCUMENT, with_tables
 from tools.marked_table import rows_of
 from tools.models_doc import DEVICES
@@ -27,3 +29,10 @@ def test_the_models_page_has_every_family_and_says_which_chips_refuse_it(table, 
     for name, cells in rows.items():
         refused = [device for device, cell in zip(DEVICES, cells, strict=True) if cell.startswith("refused")]
         assert refused == [device for device in DEVICES if CHIPS[device] in families[name].refused], name
+
+
+def test_the_adapters_page_has_every_feature_and_ours_have_them_all():
+    rows = rows_of(ADAPTERS.read_text(), "features")
+    assert list(rows) == list(on_langchain.FEATURES), "make adapters writes them anew"
+    for feature, (*ours, _, _, _) in rows.items():
+        assert set(ours) <= {"yes", ""}, feature

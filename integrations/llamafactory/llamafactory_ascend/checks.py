@@ -9,6 +9,7 @@ from ascend_adapters.errors import ModelError, SettingError
 if TYPE_CHECKING:
     from llamafactory.hparams import FinetuningArguments, ModelArguments
 
+WEIGHTS = "adapter_model.safetensors"
 EXPORT = "merge it first: llamafactory-ascend export, with the same model_name_or_path and adapter_name_or_path"
 
 
@@ -48,6 +49,10 @@ def check_adapter(folder: str, model: str) -> None:
         raise ModelError(f"{folder} is a {config.get('peft_type')} adapter, and the engine loads LoRA only: {EXPORT}.")
     if config.get("use_dora"):
         raise ModelError(f"{folder} is a DoRA adapter, which the engine cannot apply: {EXPORT}.")
+    if not (Path(folder) / WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder} holds no {WEIGHTS}: pickled weights are not loaded. Save it as safetensors."
+        )
     base = config.get("base_model_name_or_path")
     if base and _is_another_model(base, model):
         raise ModelError(

@@ -1,10 +1,12 @@
 """AscendEngine: LLaMA-Factory's interface of inference engines on the contract."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamafactory.chat.base_engine import BaseEngine, Response
@@ -13,11 +15,11 @@ from llamafactory.extras import logging
 from llamafactory.extras.constants import EngineName
 from llamafactory.model import load_config, load_tokenizer
 
-from ascend_adapters.bridge import run_sync
+from ascend_adapters.bridge import on_io_loop, run_sync
 from ascend_adapters.contract import Backend, Body
 from ascend_adapters.errors import RequestError, SettingError
 from ascend_adapters.open import open_backend
-from llamafactory_ascend.checks import check_arguments
+from llamafactory_ascend.checks import WEIGHTS, check_arguments
 from llamafactory_ascend.generating import request_fields
 from llamafactory_ascend.settings import engine_settings
 
@@ -63,6 +65,7 @@ class AscendEngine(BaseEngine):
         self.model = open_backend(**engine_settings(model_args)) if backend is None else backend
         self._adapters = _named(model_args.adapter_name_or_path or [])
         self._loaded: set[str] = set()
+        self._loading = asyncio.Lock()  # of the I/O loop
 
     async def chat(
         self,
@@ -137,9 +140,7 @@ class AscendEngine(BaseEngine):
         if not self.can_generate:
             raise RequestError("stage 'rm' is a reward model: it scores, and does not chat. Use stage: sft to chat.")
         if any(media):
-            raise RequestError(
-                "pictures, videos and sounds do not reach the engine yet: use infer_backend=huggingface."
-            )
+            raise RequestError("pictures, videos and sounds are not sent on yet: use infer_backend=huggingface.")
         adapter = call.pop("adapter", None)
         paired = [*deepcopy(messages), {"role": "assistant", "content": ""}]
         prompt, _ = self.template.encode_oneturn(self.tokenizer, paired, system, tools)
@@ -151,17 +152,21 @@ class AscendEngine(BaseEngine):
         return body
 
     async def _adapter(self, wanted: str | None) -> str | None:
-        """The name of the adapter that is to answer, which the engine has; None: the model itself."""
+        """What the engine calls the adapter that is to answer, which it has now; None: the model itself."""
         name = next(iter(self._adapters), "") if wanted is None else wanted
         if not name:
             return None
         if name not in self._adapters:
-            raise RequestError(
-                f"adapter={name!r} is none of those given: {', '.join(self._adapters) or 'there is none'}."
-            )
-        if name not in self._loaded:
-            if name not in (await self.model.info()).loras:
-                await self.model.load_lora(name, self._adapters[name])
+            there = ", ".join(self._adapters) or "there is none"
+            raise RequestError(f"adapter={name!r} is none of those given: {there}.")
+        return await self._load(self._adapters[name])
+
+    @on_io_loop
+    async def _load(self, folder: str) -> str:
+        name = _name_in_engine(folder)
+        async with self._loading:  # many first calls come at once
+            if name not in self._loaded and name not in (await self.model.info()).loras:
+                await self.model.load_lora(name, folder)
             self._loaded.add(name)
         return name
 
@@ -191,3 +196,9 @@ def _named(folders: list[str]) -> dict[str, str]:
     """The folders by the last part of their paths; by the whole path where two have the same."""
     names = [folder.rstrip("/").rsplit("/", 1)[-1] for folder in folders]
     return {name if names.count(name) == 1 else folder: folder for name, folder in zip(names, folders, strict=True)}
+
+
+def _name_in_engine(folder: str) -> str:
+    """Another object may have loaded an adapter of the same name, and training may write this one anew."""
+    weights = Path(folder).absolute() / WEIGHTS
+    return f"{weights.parent} of {weights.stat().st_mtime_ns}"

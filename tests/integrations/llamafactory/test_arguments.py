@@ -1,6 +1,7 @@
 """LLaMA-Factory's arguments: what they become for the engine, and which are refused with the remedy."""
 
 import json
+from pathlib import Path
 
 import pytest
 from llamafactory.extras.constants import RopeScaling
@@ -39,6 +40,7 @@ def adapter(tmp_path, model):
         folder.mkdir()
         whole = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": model, **config}
         (folder / "adapter_config.json").write_text(json.dumps(whole))
+        (folder / "adapter_model.safetensors").touch()
         return str(folder)
 
     return make
@@ -125,6 +127,14 @@ def test_adapters_of_another_kind_are_refused_with_the_remedy(model, adapter, co
 def test_a_folder_without_an_adapter_is_refused(model, tmp_path):
     model_args, _, finetuning_args, _ = arguments(model, adapter_name_or_path=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match=r"nowhere' holds no adapter_config.json: give the output_dir of a training"):
+        check_arguments(model_args, finetuning_args)
+
+
+def test_pickled_weights_are_refused(model, adapter):
+    folder = adapter()
+    (Path(folder) / "adapter_model.safetensors").rename(Path(folder) / "adapter_model.bin")
+    model_args, _, finetuning_args, _ = arguments(model, adapter_name_or_path=folder)
+    with pytest.raises(ModelError, match=r"holds no adapter_model.safetensors: pickled weights are not loaded"):
         check_arguments(model_args, finetuning_args)
 
 
