@@ -50,9 +50,7 @@ def check_adapter(folder: str, model: str) -> None:
     if config.get("use_dora"):
         raise ModelError(f"{folder} is a DoRA adapter, which the engine cannot apply: {EXPORT}.")
     if not (Path(folder) / WEIGHTS).is_file():
-        raise ModelError(
-            f"{folder} holds no {WEIGHTS}: pickled weights are not loaded. Save it as safetensors."
-        )
+        raise ModelError(f"{folder} holds no {WEIGHTS}: pickled weights are not loaded. Save it as safetensors.")
     base = config.get("base_model_name_or_path")
     if base and _is_another_model(base, model):
         raise ModelError(

@@ -1,61 +1,36 @@
 """The features, of a chat model class of LangChain."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel
 
 from tests import thinking
 from tests.integrations.features.subject import (
+    ASK_FOR_A_CALL,
     CONTEXT,
     LORA,
     MAX_TOKENS,
     PNG,
     QUESTION,
-    Feature,
+    TOOL_TOKENS,
+    City,
+    Features,
     NotRunError,
     Subject,
+    add,
     check_told,
     check_told_of_cut,
     error_of,
+    multiply,
 )
 
-FEATURES: dict[str, Feature] = {}
-
-
-def feature(name: str) -> Callable[[Feature], Feature]:
-    def listed(check: Feature) -> Feature:
-        FEATURES[name] = check
-        return check
-
-    return listed
-
-
-@tool
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-@tool
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-
-
-ASK_FOR_A_CALL = "Use the tool add to add 2 and 3."
+FEATURES = Features()
+feature = FEATURES.named
+ADD, MULTIPLY = tool(add), tool(multiply)
 ASK_FOR_JSON = "The capital of France as JSON."
-TOOL_TOKENS = 64
 
 
 @feature("answers messages")
@@ -189,7 +164,7 @@ def _fields(subject: Subject) -> None:
 
 @feature("a tool that is named is called")
 def _named_tool(subject: Subject) -> None:
-    model = subject.make(max_tokens=TOOL_TOKENS).bind_tools([multiply, add], tool_choice="add")
+    model = subject.make(max_tokens=TOOL_TOKENS).bind_tools([MULTIPLY, ADD], tool_choice="add")
     calls = model.invoke(ASK_FOR_A_CALL).tool_calls
     assert [(call["name"], set(call["args"])) for call in calls] == [("add", {"a", "b"})], f"calls: {calls}"
 
@@ -197,13 +172,13 @@ def _named_tool(subject: Subject) -> None:
 @feature("some tool is called, and once, where that is asked for")
 def _any_tool(subject: Subject) -> None:
     model = subject.make(max_tokens=TOOL_TOKENS)
-    calls = model.bind_tools([multiply, add], tool_choice="any", parallel_tool_calls=False).invoke(QUESTION).tool_calls
+    calls = model.bind_tools([MULTIPLY, ADD], tool_choice="any", parallel_tool_calls=False).invoke(QUESTION).tool_calls
     assert [set(call["args"]) for call in calls] == [{"a", "b"}], f"calls: {calls}"
 
 
 @feature("a call is streamed in pieces")
 def _streamed_call(subject: Subject) -> None:
-    model = subject.make(max_tokens=TOOL_TOKENS).bind_tools([add], tool_choice="add")
+    model = subject.make(max_tokens=TOOL_TOKENS).bind_tools([ADD], tool_choice="add")
     chunks = list(model.stream(ASK_FOR_A_CALL))
     assert sum(bool(chunk.tool_call_chunks) for chunk in chunks) > 3, "it comes in one piece"
     assert _sum(chunks).tool_calls[0]["args"] == model.invoke(ASK_FOR_A_CALL).tool_calls[0]["args"], "another call"
@@ -212,7 +187,7 @@ def _streamed_call(subject: Subject) -> None:
 @feature("a call that max_tokens cut is no empty answer")
 def _cut_call(subject: Subject) -> None:
     for choice in ("add", "any"):
-        model = subject.make(max_tokens=3).bind_tools([add], tool_choice=choice)
+        model = subject.make(max_tokens=3).bind_tools([ADD], tool_choice=choice)
         answers: list[AIMessage] = []
         try:
             answers.append(model.invoke(ASK_FOR_A_CALL))

@@ -2,61 +2,38 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
 
 from tests import thinking
 from tests.integrations.features.subject import (
+    ASK_FOR_A_CALL,
     CONTEXT,
     LORA,
     MAX_TOKENS,
     PNG,
     QUESTION,
-    Feature,
+    TOOL_TOKENS,
+    City,
+    Features,
     NotRunError,
     Subject,
+    add,
     check_told,
     check_told_of_cut,
     error_of,
+    multiply,
 )
 
-FEATURES: dict[str, Feature] = {}
-
-
-def feature(name: str) -> Callable[[Feature], Feature]:
-    def listed(check: Feature) -> Feature:
-        FEATURES[name] = check
-        return check
-
-    return listed
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-
-
+FEATURES = Features()
+feature = FEATURES.named
 ADD, MULTIPLY = FunctionTool.from_defaults(add), FunctionTool.from_defaults(multiply)
-ASK_FOR_A_CALL = "Use the tool add to add 2 and 3."
 ASK_FOR_JSON = PromptTemplate("The capital of {country} as JSON.")
-TOOL_TOKENS = 64
 
 
 def asked(text: str) -> list[ChatMessage]:

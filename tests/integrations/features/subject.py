@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 # Words of a prompt. Every model is made with temperature=0 and max_tokens=16 unless a feature says otherwise.
 QUESTION = "Tell me about Paris."  # a model of any size has more to say than MAX_TOKENS
 MAX_TOKENS = 16
 CONTEXT = 4096  # tokens; of the engine's longest request
 LORA = "changed"  # the name of an adapter that the engine has loaded
+ASK_FOR_A_CALL = "Use the tool add to add 2 and 3."
+TOOL_TOKENS = 64  # enough for a call, or a City
 # One pixel.
 PNG = base64.b64encode(
     bytes.fromhex(
@@ -20,6 +24,22 @@ PNG = base64.b64encode(
         "0100c9fe92ef0000000049454e44ae426082"
     )
 ).decode()
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers."""
+    return a * b
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
 
 
 @dataclass
@@ -82,6 +102,19 @@ class NotRunError(Exception):
 
 
 Feature = Callable[[Subject], None]
+
+
+class Features(dict[str, Feature]):
+    """By name, in the order in which they are written."""
+
+    def named(self, name: str) -> Callable[[Feature], Feature]:
+        """Decorator: the feature `name`."""
+
+        def listed(check: Feature) -> Feature:
+            self[name] = check
+            return check
+
+        return listed
 
 
 def error_of(call: Callable[[], Any]) -> str:
