@@ -1,5 +1,6 @@
 """LLaMA-Factory's ChatModel on our engine: the same text as on its own huggingface engine."""
 
+import asyncio
 import json
 
 import pytest
@@ -38,6 +39,16 @@ QUESTIONS = [
     ("Say it again.", SYSTEM, None),
 ]
 TEMPLATES = ("smollm2", "qwen", "llama3", "deepseek3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _event_loop():
+    """LLaMA-Factory's huggingface engine makes itself the thread's event loop where there is none, and leaves it."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def chat_model(folder, backend, template="smollm2", **arguments):
