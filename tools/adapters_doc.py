@@ -57,10 +57,8 @@ def _columns(folder: Path, stack: ExitStack) -> dict[str, Column]:
     run("`Ascend` here", on_llama_index.FEATURES, ascend(engine, here, here_it_thinks))
     for backend in (engine, EmbeddedBackend(**here_it_thinks)):  # two cores are no room for engine and server
         run_sync(backend.close())
-    there, there_it_thinks = (
-        _serve(CHAT_MODEL, SETTINGS, folder, stack),
-        _serve(thinks, thinking.SETTINGS, folder, stack),
-    )
+    there = _serve(CHAT_MODEL, SETTINGS, folder / "log", stack)
+    there_it_thinks = _serve(thinks, thinking.SETTINGS, folder / "log of the one that thinks", stack)
     server = ServerBackend(**there)
     run_sync(server.load_lora(LORA, adapter))
     run("`ChatAscend`, a server", on_langchain.FEATURES, chat_ascend(server, there, there_it_thinks))
@@ -73,9 +71,9 @@ def _columns(folder: Path, stack: ExitStack) -> dict[str, Column]:
     return columns
 
 
-def _serve(model: str, settings: Where, folder: Path, stack: ExitStack) -> Where:
+def _serve(model: str, settings: Where, log: Path, stack: ExitStack) -> Where:
     options = EngineSettings.from_dict({name: value for name, value in settings.items() if name != "dtype"})
-    server = stack.enter_context(serving(model, folder / "log", *options.arguments()))
+    server = stack.enter_context(serving(model, log, *options.arguments()))
     return {"base_url": server.url, "api_key": server.api_key, "model": model}
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 # The ranks that vLLM 0.23 has room for (vllm.config.lora, MaxLoRARanks).
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-TO_A_SERVER = ("base_url", "api_key", "timeout", "max_retries")
 
 
 def engine_settings(model_args: "ModelArguments") -> dict[str, Any]:
