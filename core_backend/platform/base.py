@@ -2,7 +2,7 @@
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from vllm.platforms.interface import Platform, PlatformEnum
@@ -15,6 +15,7 @@ from core_backend.metrics import publish_device, publish_modalities
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.inputs.engine import EngineInput
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 # Ways to draft tokens that run here, by vLLM's names.
@@ -30,6 +31,8 @@ class AscendPlatform(Platform):
     _enum = PlatformEnum.OOT
     simple_compile_backend = "eager"
     worker_cls = ""
+    # Of the models of this process the largest; 0 before there is one.
+    vocab_size: ClassVar[int] = 0
 
     @classmethod
     def import_kernels(cls) -> None:
@@ -113,6 +116,8 @@ class AscendPlatform(Platform):
         device = current_device()
         publish_device(device)
         cls._check_model(vllm_config)
+        if vllm_config.model_config is not None:
+            AscendPlatform.vocab_size = max(AscendPlatform.vocab_size, vllm_config.model_config.get_vocab_size())
         _check_load_balancing(vllm_config)
         if config.moe_communication != "auto":
             device.hardware.check_moe_communication(config.moe_communication)
@@ -120,6 +125,20 @@ class AscendPlatform(Platform):
         _use_worker(vllm_config, cls.worker_cls)
         _use_pooling_scheduler(vllm_config)
         cls._configure(vllm_config, config)
+
+    @classmethod
+    def validate_request(cls, processed_inputs: "EngineInput", params: Any) -> None:
+        """Raises ValueError for token ids that the model has no embeddings for, which would end the engine core.
+
+        vLLM 0.23 lets some pass: it asks the tokenizer, which may know more tokens than the model, and whose vocab_size
+        it takes for an id (vllm/tokenizers/hf.py).
+        """
+        if processed_inputs["type"] != "token" or not (token_ids := processed_inputs["prompt_token_ids"]):
+            return
+        size = AscendPlatform.vocab_size
+        if size and not (min(token_ids) >= 0 and max(token_ids) < size):
+            wrong = next(token_id for token_id in token_ids if not 0 <= token_id < size)
+            raise ValueError(f"token id {wrong} is out of vocabulary: the model has the ids 0 to {size - 1}.")
 
     @classmethod
     def _check_model(cls, vllm_config: "VllmConfig") -> None:
