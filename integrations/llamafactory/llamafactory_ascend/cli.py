@@ -1,4 +1,4 @@
-"""`llamafactory-ascend`: llamafactory-cli, to which infer_backend=ascend is known."""
+"""`llamafactory-ascend`: llamafactory-cli, to which infer_backend=ascend is known, and `infer`."""
 
 import sys
 
@@ -10,8 +10,14 @@ def main() -> None:
     """Every command of llamafactory-cli passes through."""
     try:
         register()
-        from llamafactory.cli import main as llamafactory
+        if sys.argv[1:2] == ["infer"]:
+            from llamafactory_ascend.infer import main as infer
 
-        llamafactory()
+            del sys.argv[1]
+            infer()
+        else:
+            from llamafactory.cli import main as llamafactory
+
+            llamafactory()
     except AscendError as error:
         sys.exit(f"llamafactory-ascend: {error}")

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from copy import deepcopy
+from copy import copy
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llamafactory.chat.base_engine import BaseEngine, Response
 from llamafactory.data import get_template_and_fix_tokenizer
@@ -16,23 +16,24 @@ from llamafactory.extras.constants import EngineName
 from llamafactory.model import load_config, load_tokenizer
 
 from ascend_adapters.bridge import on_io_loop, run_sync
-from ascend_adapters.contract import Backend, Body
+from ascend_adapters.contract import Answer, Backend, Body
 from ascend_adapters.errors import RequestError, SettingError
 from ascend_adapters.open import open_backend
 from llamafactory_ascend.checks import WEIGHTS, check_arguments
 from llamafactory_ascend.generating import request_fields
+from llamafactory_ascend.media import Media, Message
+from llamafactory_ascend.prompt import Prompt, make_prompt
 from llamafactory_ascend.settings import engine_settings
 
 if TYPE_CHECKING:
     from llamafactory.chat.hf_engine import HuggingfaceEngine
     from llamafactory.hparams import DataArguments, FinetuningArguments, GeneratingArguments, ModelArguments
 
-Message = dict[str, str]
 logger = logging.get_logger(__name__)
 
 
 class AscendEngine(BaseEngine):
-    """Prompts are the token ids that LLaMA-Factory's own template makes, as in training; the engine gets nothing else.
+    """Prompts are the tokens that LLaMA-Factory's own template makes, as in training; the engine applies no other.
 
     Adapters go to the engine as they were saved. The first one answers; `adapter=` in a call names another, by the last
     part of its folder, or the base model by "".
@@ -59,10 +60,14 @@ class AscendEngine(BaseEngine):
         loaded = load_tokenizer(model_args)
         self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
         self.tokenizer.padding_side = "left"
-        self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        # A copy: the original is one for all engines of the process, of which others expand the marks of media.
+        self.template = copy(get_template_and_fix_tokenizer(self.tokenizer, data_args))
+        self.template.mm_plugin = copy(self.template.mm_plugin)
+        self.template.mm_plugin.expand_mm_tokens = False
         _check_vocabulary(len(self.tokenizer), load_config(model_args), data_args.template)
         self.generating_args = generating_args.to_dict()
-        self.model = open_backend(**engine_settings(model_args)) if backend is None else backend
+        settings = engine_settings(model_args, takes_media=self.processor is not None)
+        self.model = open_backend(**settings) if backend is None else backend
         self._adapters = _named(model_args.adapter_name_or_path or [])
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()  # of the I/O loop
@@ -78,20 +83,8 @@ class AscendEngine(BaseEngine):
         **input_kwargs: Any,
     ) -> list[Response]:
         """The answers to `messages`; input_kwargs are generating arguments of this call."""
-        body = await self._body(messages, system, tools, (images, videos, audios), input_kwargs)
-        answer = await self.model.complete(body)
-        count = answer["usage"]["completion_tokens"]
-        return [
-            Response(
-                # As LLaMA-Factory's own engine writes its answers.
-                response_text=self.tokenizer.clean_up_tokenization(choice["text"]),
-                # The usage is of all answers together.
-                response_length=count if len(answer["choices"]) == 1 else self._count(choice["text"]),
-                prompt_length=len(body["prompt"]),
-                finish_reason="length" if choice["finish_reason"] == "length" else "stop",
-            )
-            for choice in answer["choices"]
-        ]
+        prompt = self.prompt(messages, system, tools, images, videos, audios)
+        return await self.answer(prompt, **input_kwargs)
 
     async def stream_chat(
         self,
@@ -104,19 +97,54 @@ class AscendEngine(BaseEngine):
         **input_kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         """The answer's pieces. Closing it aborts the request."""
-        body = await self._body(messages, system, tools, (images, videos, audios), input_kwargs)
+        body = await self._body(self.prompt(messages, system, tools, images, videos, audios), input_kwargs)
         if body.get("n", 1) > 1:
             raise RequestError(f"num_return_sequences={body['n']} answers are no one stream: use chat, or ask for one.")
-        async with aclosing(self.model.complete_stream(body)) as chunks:
+        stream = self.model.complete_stream if "prompt" in body else self.model.chat_stream
+        async with aclosing(stream(body)) as chunks:
             async for chunk in chunks:
                 for choice in chunk["choices"]:
-                    if choice["text"]:
-                        yield choice["text"]
+                    if text := _text(choice, "delta"):
+                        yield text
+
+    def prompt(
+        self,
+        messages: list[Message],
+        system: str | None = None,
+        tools: str | None = None,
+        images: list[Any] | None = None,
+        videos: list[Any] | None = None,
+        audios: list[Any] | None = None,
+    ) -> Prompt:
+        """What the template makes of `messages`. Raises RequestError for what it, or the model, does not take."""
+        media = Media(images or [], videos or [], audios or [])
+        return make_prompt(self.template, self.tokenizer, self.processor, messages, system, tools, media)
+
+    async def answer(self, prompt: Prompt, **input_kwargs: Any) -> list[Response]:
+        """The answers to a prompt; input_kwargs as of chat."""
+        body = await self._body(prompt, input_kwargs)
+        answer = await (self.model.complete(body) if "prompt" in body else self.model.chat(body))
+        num_prompt_tokens, num_tokens = (answer["usage"][of] for of in ("prompt_tokens", "completion_tokens"))
+        return [
+            Response(
+                # As LLaMA-Factory's own engine writes its answers.
+                response_text=self.tokenizer.clean_up_tokenization(_text(choice, "message")),
+                # The usage is of all answers together.
+                response_length=num_tokens if len(answer["choices"]) == 1 else self._count(_text(choice, "message")),
+                prompt_length=num_prompt_tokens,
+                finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+            )
+            for choice in answer["choices"]
+        ]
 
     async def get_scores(self, batch_input: list[str], **input_kwargs: Any) -> list[float]:
         """Scores of a reward model, by LLaMA-Factory's own engine: vLLM has no models with a value head."""
         scores: list[float] = await self._huggingface.get_scores(batch_input, **input_kwargs)
         return scores
+
+    def adapter_names(self) -> list[str]:
+        """What the engine calls the adapters that were given; another name for one that was trained anew."""
+        return [_name_in_engine(folder) for folder in self._adapters.values()]
 
     def close(self) -> None:
         """Stop the embedded engine, unless another uses it."""
@@ -129,22 +157,11 @@ class AscendEngine(BaseEngine):
         logger.warning_rank0("Reward models have a value head, which vLLM has not: scored by the huggingface engine.")
         return HuggingfaceEngine(*self._arguments)
 
-    async def _body(
-        self,
-        messages: list[Message],
-        system: str | None,
-        tools: str | None,
-        media: tuple[list[Any] | None, ...],
-        call: dict[str, Any],
-    ) -> Body:
+    async def _body(self, prompt: Prompt, call: dict[str, Any]) -> Body:
         if not self.can_generate:
             raise RequestError("stage 'rm' is a reward model: it scores, and does not chat. Use stage: sft to chat.")
-        if any(media):
-            raise RequestError("pictures, videos and sounds are not sent on yet: use infer_backend=huggingface.")
         adapter = call.pop("adapter", None)
-        paired = [*deepcopy(messages), {"role": "assistant", "content": ""}]
-        prompt, _ = self.template.encode_oneturn(self.tokenizer, paired, system, tools)
-        body: Body = {"prompt": prompt, **request_fields(self.generating_args, call, len(prompt))}
+        body = prompt.body(self.tokenizer) | request_fields(self.generating_args, call, len(prompt.token_ids))
         # The template says what ends an answer, and not the model's files, which may be of another template.
         body |= {"stop_token_ids": self.template.get_stop_token_ids(self.tokenizer), "ignore_eos": True}
         if (name := await self._adapter(adapter)) is not None:
@@ -172,6 +189,11 @@ class AscendEngine(BaseEngine):
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _text(choice: Answer, kind: Literal["message", "delta"]) -> str:
+    """The text of a completion's choice, or of a chat's."""
+    return str(choice["text"] if kind not in choice else choice[kind].get("content") or "")
 
 
 def _check_template(name: str | None) -> None:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-def engine_settings(model_args: "ModelArguments") -> dict[str, Any]:
+def engine_settings(model_args: "ModelArguments", takes_media: bool) -> dict[str, Any]:
     """What ascend_adapters.open_backend takes, model included.
+
+    takes_media  whether prompts go with pictures, videos or sounds, in requests that have a chat template of their own
 
     vllm_maxlen, vllm_gpu_util and vllm_enforce_eager count where they differ from LLaMA-Factory's defaults, which are
     made for one large GPU; vllm_config counts last. With base_url in vllm_config, a server is asked.
@@ -37,6 +39,8 @@ def engine_settings(model_args: "ModelArguments") -> dict[str, Any]:
         if (value := getattr(model_args, argument)) != _default(model_args, argument):
             settings[name] = value
     settings.setdefault("max_model_len", _default_length(model_args))
+    if takes_media:
+        settings["trust_request_chat_template"] = True
     if folders := model_args.adapter_name_or_path:
         settings |= {"enable_lora": True, "max_loras": len(folders), "max_lora_rank": _max_lora_rank(folders)}
     return {name: value for name, value in {**settings, **given}.items() if value is not None}

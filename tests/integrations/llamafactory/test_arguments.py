@@ -87,10 +87,10 @@ def test_generating_arguments_that_the_engine_does_not_have_are_refused_by_name(
 
 def test_model_arguments_become_settings_of_the_engine(model, adapter):
     model_args, *_ = arguments(model, infer_dtype="float32")
-    assert engine_settings(model_args) == {"model": model, "dtype": "float32", "max_model_len": 2048}
+    assert engine_settings(model_args, takes_media=False) == {"model": model, "dtype": "float32", "max_model_len": 2048}
     given = {"vllm_maxlen": 512, "vllm_gpu_util": 0.5, "vllm_enforce_eager": True}
     model_args, *_ = arguments(model, **given, vllm_config='{"max_num_seqs": 8, "dtype": "bfloat16"}')
-    assert engine_settings(model_args) == {
+    assert engine_settings(model_args, takes_media=False) == {
         "model": model,
         "dtype": "bfloat16",
         "max_model_len": 512,
@@ -102,13 +102,17 @@ def test_model_arguments_become_settings_of_the_engine(model, adapter):
 
 def test_adapters_get_the_room_that_their_own_configurations_say(model, adapter):
     folders = f"{adapter('a')},{adapter('b', r=4, rank_pattern={'q_proj': 20})}"
-    settings = engine_settings(arguments(model, adapter_name_or_path=folders, finetuning_type="lora")[0])
+    settings = engine_settings(
+        arguments(model, adapter_name_or_path=folders, finetuning_type="lora")[0], takes_media=True
+    )
     assert (settings["enable_lora"], settings["max_loras"], settings["max_lora_rank"]) == (True, 2, 32)
+    assert settings["trust_request_chat_template"] is True
+    assert settings["trust_request_chat_template"] is True
 
 
 def test_a_server_is_asked_where_vllm_config_names_one(model):
     model_args, *_ = arguments(model, vllm_config='{"base_url": "http://127.0.0.1:8000"}')
-    assert engine_settings(model_args) == {"model": None, "base_url": "http://127.0.0.1:8000"}
+    assert engine_settings(model_args, takes_media=False) == {"model": None, "base_url": "http://127.0.0.1:8000"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """LLaMA-Factory's ChatModel on our engine: the same text as on its own huggingface engine."""
 
-import asyncio
 import json
 
 import pytest
@@ -15,7 +14,7 @@ from tests.adapters import save_adapter
 from tests.e2e.test_cancellation import becomes_idle, wait_until_busy
 
 register()
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300), pytest.mark.usefixtures("_event_loop")]
 
 GREEDY = {"do_sample": False, "max_new_tokens": 24}
 SYSTEM = "You answer in one short sentence."
@@ -39,16 +38,6 @@ QUESTIONS = [
     ("Say it again.", SYSTEM, None),
 ]
 TEMPLATES = ("smollm2", "qwen", "llama3", "deepseek3")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _event_loop():
-    """LLaMA-Factory's huggingface engine makes itself the thread's event loop where there is none, and leaves it."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 def chat_model(folder, backend, template="smollm2", **arguments):

@@ -69,7 +69,7 @@ async def test_an_adapter_is_loaded_once_by_many_calls_and_again_when_it_was_tra
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"images": ["x.png"]}, "pictures, videos and sounds are not sent on yet"),
+        ({"images": ["x.png"]}, "This model does not support image input"),
         ({"adapter": "legal"}, "adapter='legal' is none of those given: there is none"),
         ({"num_beams": 3}, "num_beams=3: the engine has no beam search"),
     ],
