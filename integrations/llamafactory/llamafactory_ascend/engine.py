@@ -50,7 +50,7 @@ class AscendEngine(BaseEngine):
         """
         backend  the engine itself, in place of the one that model_args asks for
 
-        Raises SettingError or ModelError. An embedded engine starts with the first call.
+        Raises SettingError or ModelError. An embedded engine starts with the first call, or with start().
         """
         check_arguments(model_args, finetuning_args)
         _check_template(data_args.template)
@@ -71,6 +71,11 @@ class AscendEngine(BaseEngine):
         self._adapters = _named(model_args.adapter_name_or_path or [])
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()  # of the I/O loop
+
+    def start(self) -> None:
+        """Have the engine ready. Raises EngineStartError or ServerError."""
+        if self.can_generate:
+            run_sync(self.model.info())
 
     async def chat(
         self,

@@ -11,7 +11,6 @@ from llamafactory.hparams import get_infer_args
 from llamafactory.hparams.parser import read_args
 from tqdm import tqdm
 
-from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import RequestError, SettingError
 from llamafactory_ascend import similarity
 from llamafactory_ascend.engine import AscendEngine
@@ -93,7 +92,7 @@ def infer(
     try:
         with Predictions(save_name, settings) as predictions:
             if missing := predictions.missing(whole):
-                run_sync(engine.model.info())  # it is there before the progress begins
+                engine.start()  # before the progress begins
             with tqdm(total=len(whole), initial=len(whole) - len(missing), unit="row") as progress:
                 broken += asyncio.run(_answer(engine, missing, predictions, progress.update))
             records = predictions.finish(whole, keep_part=bool(broken))

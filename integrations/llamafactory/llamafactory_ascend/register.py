@@ -88,6 +88,7 @@ def route_chat_model() -> None:
         from llamafactory_ascend.engine import AscendEngine
 
         self.engine = AscendEngine(*arguments)
+        self.engine.start()  # as the others do: an error is told here, and not with the first question
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=chat_model._start_background_loop, args=(self._loop,), daemon=True)
         self._thread.start()

@@ -7,7 +7,6 @@ import torch
 from llamafactory.chat.chat_model import ChatModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import RequestError, SettingError
 from llamafactory_ascend import register
 from tests.adapters import save_adapter
@@ -91,7 +90,6 @@ def adapter(folder, tmp_path_factory):
 def model(folder):
     """On our engine."""
     ours = chat_model(folder, "ascend")
-    run_sync(ours.engine.model.info())
     yield ours
     ours.engine.close()
 

@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import SettingError
 from llamafactory_ascend import register
 from llamafactory_ascend.infer import infer, split_arguments
@@ -49,7 +48,6 @@ def config(tmp_path, chat_model_folder):
 def model(chat_model_folder):
     """Keeps the engine that these tests ask, and answers one question at a time."""
     chat = chat_model(chat_model_folder, "ascend", vllm_config=json.dumps(SETTINGS), max_new_tokens=16)
-    run_sync(chat.engine.model.info())
     yield chat
     chat.engine.close()
 

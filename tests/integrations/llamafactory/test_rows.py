@@ -26,9 +26,7 @@ def rows(tmp_path, chat_model_folder):
         described = {"questions": {"file_name": name, **(description or {})}}
         (tmp_path / "dataset_info.json").write_text(json.dumps(described))
         given = {"model_name_or_path": str(chat_model_folder), "template": "smollm2", "infer_backend": "ascend"}
-        _, data_args, *_ = get_infer_args(
-            {**given, "dataset": "questions", "dataset_dir": str(tmp_path), **arguments}
-        )
+        _, data_args, *_ = get_infer_args({**given, "dataset": "questions", "dataset_dir": str(tmp_path), **arguments})
         return rows_of(data_args)
 
     return read
