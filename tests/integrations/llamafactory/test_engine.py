@@ -36,6 +36,19 @@ QUESTIONS = [
     ("word " * 300, None, None),
     ("Say it again.", SYSTEM, None),
 ]
+# The others of the 32 that are asked where time allows (pytest --slow).
+MORE_QUESTIONS = [
+    (question, system, tools)
+    for question in (
+        "Who wrote Hamlet?",
+        "Name a fruit.",
+        "What is rain?",
+        "def add(a, b):",
+        "Count to five.",
+        "7 * 8 = ?",
+    )
+    for system, tools in ((None, None), (SYSTEM, None), (None, TOOLS), (SYSTEM, TOOLS))
+]
 TEMPLATES = ("smollm2", "qwen", "llama3", "deepseek3")
 
 
@@ -53,9 +66,9 @@ def chat_model(folder, backend, template="smollm2", **arguments):
     )
 
 
-def answers(model):
+def answers(model, questions=QUESTIONS):
     told = []
-    for question, system, tools in QUESTIONS:
+    for question, system, tools in questions:
         (response,) = model.chat([{"role": "user", "content": question}], system, tools)
         told.append((response.response_text, response.prompt_length, response.finish_reason))
     return told
@@ -111,6 +124,18 @@ def test_so_does_the_model_with_an_adapter(folder, model, adapter):
     assert ours.chat(question, adapter="")[0].response_text == answers(model)[0][0]
     with pytest.raises(RequestError, match="adapter='other' is none of those given: adapter"):
         ours.chat(question, adapter="other")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", [False, True], ids=["base", "tuned"])
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.usefixtures("model")
+def test_32_prompts_have_the_same_answers(folder, adapter, template, tuned):
+    questions = [*QUESTIONS, *MORE_QUESTIONS]
+    assert len(questions) == 32
+    arguments = {"adapter_name_or_path": str(adapter), "finetuning_type": "lora"} if tuned else {}
+    ours, theirs = (chat_model(folder, backend, template, **arguments) for backend in ("ascend", "huggingface"))
+    assert answers(ours, questions) == answers(theirs, questions)
 
 
 def test_a_stream_adds_up_to_the_answer(model):
