@@ -11,7 +11,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-experts models adapters docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-kernels models adapters docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -60,6 +60,14 @@ bench: $(INSTALLED)
 # What ChatAscend and LlamaIndex's Ascend add to the engine's own time, and ChatHuggingFace beside them.
 bench-adapters: $(INSTALLED)
 	$(BIN)/python -m bench.adapters
+
+# `llamafactory-ascend infer` beside LLaMA-Factory's huggingface engine; writes docs/llamafactory.md. Minutes.
+bench-llamafactory: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.llamafactory
+
+# The CPU operator set with its kernels beside plain torch; writes docs/performance.md. Minutes.
+bench-kernels: $(INSTALLED)
+	$(BIN)/python -m bench.kernels
 
 # Time per token as the number of experts doubles at the same top-k.
 bench-experts: $(INSTALLED)

@@ -17,11 +17,11 @@ class Embedded:
 
     name = "ascend-adapters"
 
-    def __init__(self, model: str, num_threads: int) -> None:
+    def __init__(self, model: str, num_threads: int, **settings: Any) -> None:
+        """settings  of the engine, besides those that make it comparable."""
         # Without prefix caching: a repeated prompt must be computed again, as its rival computes it.
-        self._backend = EmbeddedBackend(
-            model, dtype="bfloat16", enable_prefix_caching=False, additional_config={"num_threads": num_threads}
-        )
+        shared: dict[str, Any] = {"enable_prefix_caching": False, "additional_config": {"num_threads": num_threads}}
+        self._backend = EmbeddedBackend(model, dtype="bfloat16", **shared, **settings)
         run_sync(self._backend.info())
 
     def generate(self, prompts: list[Prompt], output_len: int) -> float:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 OpSet = Literal["auto", "cpu", "npu"]
+CpuKernels = Literal["auto", "torch", "avx512"]
 MoeCommunication = Literal["auto", "all_gather", "all_to_all", "mc2"]
+CHOSEN_AT_START = {"op_set": "ASCEND_OP_SET", "cpu_kernels": "ASCEND_CPU_KERNELS"}  # setting -> environment variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class BackendConfig:
     """Built once per process from the environment and vLLM's --additional-config; the latter wins."""
 
     op_set: OpSet = "auto"  # "auto": the NPU if torch_npu reports one, else the CPU; from the environment only
+    cpu_kernels: CpuKernels = "auto"  # of the CPU operator set; "auto": ours if this CPU has them; from the environment
     num_threads: int | None = None  # compute threads of the CPU operator set; None: every usable core
     npu_graphs: bool = False  # capture decode steps as ACL graphs; not verified on hardware
     check_machine: bool = True  # before loading onto an NPU: versions, CANN's environment, operators
@@ -25,6 +28,11 @@ class BackendConfig:
         if self.op_set not in get_args(OpSet):
             raise ValueError(
                 f"op_set={self.op_set!r} is unknown: set ASCEND_OP_SET to one of {', '.join(get_args(OpSet))}."
+            )
+        if self.cpu_kernels not in get_args(CpuKernels):
+            raise ValueError(
+                f"cpu_kernels={self.cpu_kernels!r} is unknown: set ASCEND_CPU_KERNELS to one of "
+                f"{', '.join(get_args(CpuKernels))}."
             )
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(
@@ -58,12 +66,13 @@ class BackendConfig:
 
         Raises ValueError for an unknown key or a bad value.
         """
-        if "op_set" in given:
-            raise ValueError(
-                f"op_set={given['op_set']!r} in --additional-config comes too late, the device is chosen when the "
-                "process starts: set the environment variable ASCEND_OP_SET."
-            )
-        known = [f.name for f in fields(cls) if f.name != "op_set"]
+        for name, variable in CHOSEN_AT_START.items():
+            if name in given:
+                raise ValueError(
+                    f"{name}={given[name]!r} in --additional-config comes too late, the device is chosen when the "
+                    f"process starts: set the environment variable {variable}."
+                )
+        known = [f.name for f in fields(cls) if f.name not in CHOSEN_AT_START]
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"unknown settings {unknown} in --additional-config: this backend knows {known}.")
         return cls(**{**_from_environment(), **given})
@@ -71,8 +80,9 @@ class BackendConfig:
 
 def _from_environment() -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    if op_set := os.environ.get("ASCEND_OP_SET"):
-        settings["op_set"] = op_set
+    for name, variable in CHOSEN_AT_START.items():
+        if value := os.environ.get(variable):
+            settings[name] = value
     if num_threads := os.environ.get("OMP_NUM_THREADS"):
         if not num_threads.isdigit():
             raise ValueError(

@@ -14,6 +14,7 @@ from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 from core_backend.attention.encoder import AscendEncoderAttention
 from core_backend.attention.mla import AscendMultiHeadLatentAttention
 from core_backend.linear import register_linear_layers
+from core_backend.lm_head import register_lm_head
 from core_backend.moe.layer import register_moe_layers
 from core_backend.ops.table import operators
 
@@ -29,6 +30,7 @@ def register_layers() -> None:
     MRotaryEmbedding.register_oot(AscendMRotaryEmbedding, name="MRotaryEmbedding")
     MMEncoderAttention.register_oot(AscendEncoderAttention, name="MMEncoderAttention")
     register_linear_layers()
+    register_lm_head()
     register_moe_layers()
 
 

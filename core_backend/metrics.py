@@ -6,13 +6,13 @@ from core_backend.device import Device
 
 
 @cache
-def publish_device(device: Device) -> None:
+def publish_device(device: Device, op_set: str) -> None:
     """Export the device and operator set as labels of `ascend_device_info`; later calls do nothing."""
     # Imported here: prometheus_client reads its multiprocess setting on import, which vLLM sets first.
     from prometheus_client import Gauge
 
     info = Gauge("ascend_device_info", "The device and operator set of this engine", ["device", "op_set"])
-    info.labels(device=str(device), op_set=device.op_set).set(1)
+    info.labels(device=str(device), op_set=op_set).set(1)
 
 
 _published: list[tuple[str, ...]] = []

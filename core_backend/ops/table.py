@@ -4,11 +4,18 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
+from vllm.logger import init_logger
+
+from core_backend.config import BackendConfig
+from core_backend.cpu_kernels import build
 from core_backend.device import current_device
 from core_backend.ops.vocabulary import OperatorSet
 
+logger = init_logger("vllm." + __name__)
+
 OPERATOR_SETS = {
     "cpu": "core_backend.ops.cpu",
+    "cpu_avx512": "core_backend.ops.cpu_avx512",
     "npu": "core_backend.ops.npu",
     "npu_310p": "core_backend.ops.npu.atlas_300i_duo",
 }
@@ -28,4 +35,33 @@ def operator_set(name: str) -> OperatorSet:
 @cache
 def operators() -> OperatorSet:
     """The operators of the device this process runs on."""
-    return operator_set(current_device().op_set)
+    return operator_set(operator_set_name())
+
+
+@cache
+def operator_set_name() -> str:
+    """The device's operator set; of a CPU, the one with kernels for it if there is one.
+
+    Raises RuntimeError if kernels are asked for that this machine cannot run.
+    """
+    name = current_device().op_set
+    return _of_this_cpu(BackendConfig.from_environment()) if name == "cpu" else name
+
+
+def _of_this_cpu(config: BackendConfig) -> str:
+    if config.cpu_kernels == "torch":
+        return "cpu"
+    reason = build.why_unavailable()
+    if reason is None:
+        if not build.is_built():
+            logger.info("building the CPU kernels, once: about 20 s")
+        try:
+            build.load()
+        except RuntimeError as error:
+            reason = str(error)
+    if reason is None:
+        return "cpu_avx512"
+    if config.cpu_kernels == "avx512":
+        raise RuntimeError(f"cpu_kernels=avx512 was asked for, but {reason}. Unset ASCEND_CPU_KERNELS to do without.")
+    logger.info("no CPU kernels of our own: %s", reason)
+    return "cpu"

@@ -12,6 +12,7 @@ from core_backend import media, upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.metrics import publish_device, publish_modalities
+from core_backend.ops.table import operator_set_name
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -114,7 +115,7 @@ class AscendPlatform(Platform):
         """What the device needs, step by step; subclasses add theirs."""
         config = BackendConfig.from_dict(vllm_config.additional_config or {})
         device = current_device()
-        publish_device(device)
+        publish_device(device, operator_set_name())
         cls._check_model(vllm_config)
         if vllm_config.model_config is not None:
             AscendPlatform.vocab_size = max(AscendPlatform.vocab_size, vllm_config.model_config.get_vocab_size())

@@ -3,22 +3,17 @@
 The torch_npu wheel, stand-ins for CANN's libraries, and the kernel that runs operators on the CPU.
 """
 
-import fcntl
 import hashlib
-import os
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from core_backend.native_build import built_once, cache_folder, run, torch_flags, torch_libraries
 from core_backend.simulator import cann_libraries
 from core_backend.versions import TESTED
 
@@ -53,11 +48,13 @@ def why_unavailable() -> str | None:
     if platform.machine() not in WHEEL_HASHES:
         return f"torch_npu has no wheel for {platform.machine()}: use one of {', '.join(WHEEL_HASHES)}"
     try:
-        _built_once(_wheel_folder(), _unpack_wheel)
+        built_once(_wheel_folder(), _unpack_wheel)
     except RuntimeError as error:
         return str(error)
     except OSError as error:
-        return f"nothing can be kept in {_cache_folder()}: {error}; set ASCEND_ADAPTERS_CACHE to another folder"
+        return (
+            f"nothing can be kept in {cache_folder('simulator')}: {error}; set ASCEND_ADAPTERS_CACHE to another folder"
+        )
     return None
 
 
@@ -68,8 +65,8 @@ def build() -> Built:
     """
     if (reason := why_unavailable()) is not None:
         raise RuntimeError(f"ASCEND_SIMULATE: the simulated NPU cannot be built: {reason}.")
-    site = _built_once(_wheel_folder(), _unpack_wheel)
-    parts = _built_once(_parts_folder(), lambda folder: _compile(site, folder))
+    site = built_once(_wheel_folder(), _unpack_wheel)
+    parts = built_once(_parts_folder(), lambda folder: _compile(site, folder))
     return Built(
         site=site,
         libraries=cann_libraries.in_load_order(parts),
@@ -79,13 +76,8 @@ def build() -> Built:
     )
 
 
-def _cache_folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ascend-adapters"
-    return Path(os.environ.get("ASCEND_ADAPTERS_CACHE") or cache) / "simulator"
-
-
 def _wheel_folder() -> Path:
-    return _cache_folder() / f"torch_npu-{TORCH_NPU}-{sys.implementation.cache_tag}-{platform.machine()}"
+    return cache_folder("simulator") / f"torch_npu-{TORCH_NPU}-{sys.implementation.cache_tag}-{platform.machine()}"
 
 
 def _parts_folder() -> Path:
@@ -93,22 +85,7 @@ def _parts_folder() -> Path:
     digest = hashlib.sha256(f"{torch.__version__} {TORCH_NPU} {platform.machine()}".encode())
     for source in [*sorted(NATIVE.rglob("*.*")), Path(cann_libraries.__file__), Path(__file__)]:
         digest.update(source.read_bytes())
-    return _cache_folder() / f"native-{digest.hexdigest()[:16]}"
-
-
-def _built_once(folder: Path, build_into: Callable[[Path], None]) -> Path:
-    """`folder`, built by one process while others wait, and renamed into place whole."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
-                built = Path(temporary) / "built"
-                built.mkdir()
-                build_into(built)
-                built.rename(folder)
-    return folder
+    return cache_folder("simulator") / f"native-{digest.hexdigest()[:16]}"
 
 
 def _unpack_wheel(folder: Path) -> None:
@@ -117,7 +94,7 @@ def _unpack_wheel(folder: Path) -> None:
     _say(f"downloading torch-npu {TORCH_NPU} (without its dependencies)")
     # Its own metadata asks for torch==2.11.0+cpu, which is on no public index.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    _run([*command, "--require-hashes", "-r", requirement, "-d", folder], "torch-npu could not be downloaded")
+    run([*command, "--require-hashes", "-r", requirement, "-d", folder], "torch-npu could not be downloaded")
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -127,18 +104,14 @@ def _unpack_wheel(folder: Path) -> None:
 def _compile(site: Path, folder: Path) -> None:
     _write_toolkit(folder / "toolkit")
     _say("building CANN's stand-ins and the CPU kernel, once: about 15 s")
-    cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, _run)
-    _run(
+    cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, run)
+    run(
         ["g++", "-O1", "-shared", "-fPIC", NATIVE / "allocator_keys.cpp", "-o", folder / "allocator_keys.so"],
         "the allocator remedy did not compile",
     )
-    torch_folder = Path(torch.__file__).parent
-    includes = [f"-I{torch_folder}/include", f"-I{torch_folder}/include/torch/csrc/api/include"]
-    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
-    compiler: list[str | Path] = ["g++", "-O2", "-std=c++17", "-w", "-shared", "-fPIC", abi, *includes]
-    libraries = [f"-L{torch_folder}/lib", "-lc10", "-ltorch_cpu"]
-    _run(
-        [*compiler, NATIVE / "boxed_kernel.cpp", "-o", folder / "boxed_kernel.so", *libraries],
+    kernel: list[str | Path] = [NATIVE / "boxed_kernel.cpp", "-o", folder / "boxed_kernel.so"]
+    run(
+        ["g++", "-O2", "-w", *torch_flags(), *kernel, *torch_libraries()],
         "the CPU kernel did not compile",
     )
 
@@ -150,22 +123,5 @@ def _write_toolkit(folder: Path) -> None:
     info.write_text(f"package_name=simulated\nversion={TESTED['CANN']}.0\npath={folder}\n")
 
 
-def _run(command: list[str | Path], failure: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "ASCEND_SIMULATE"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
-        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
-        raise RuntimeError(f"{failure}: {reason.strip()}")
-    return done.stdout
-
-
 def _say(text: str) -> None:
     print(f"simulated NPU: {text}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

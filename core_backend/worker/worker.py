@@ -14,6 +14,7 @@ from core_backend import engine_process, upstream_patches
 from core_backend.config import BackendConfig
 from core_backend.device import current_device
 from core_backend.layers import register_layers
+from core_backend.ops.table import operator_set_name
 from core_backend.quantization.register import register_quantization
 from core_backend.worker.model_runner import AscendModelRunner
 
@@ -32,7 +33,7 @@ class AscendWorker(Worker):
         self.config = BackendConfig.from_dict(self.vllm_config.additional_config or {})
         self.device = self._start_device()
         device = current_device()
-        logger.info("device: %s, operator set: %s, %d threads", device, device.op_set, torch.get_num_threads())
+        logger.info("device: %s, operator set: %s, %d threads", device, operator_set_name(), torch.get_num_threads())
         if device.hardware.is_experimental:
             logger.warning("%s (%s) is experimental", device.hardware.name, device.hardware.products)
         current_platform.check_if_supports_dtype(self.model_config.dtype)

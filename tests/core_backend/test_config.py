@@ -14,6 +14,7 @@ def test_settings_come_from_the_environment_and_additional_config_wins(monkeypat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"cpu_kernels": "torch"}, "cpu_kernels='torch' in --additional-config comes too late.*ASCEND_CPU_KERNELS"),
         ({"op_set": "cpu"}, "op_set='cpu' in --additional-config comes too late.*set .* ASCEND_OP_SET"),
         ({"opset": "cpu"}, r"unknown settings \['opset'\].*knows \['num_threads', 'npu_graphs', 'check_machine', .*\]"),
         ({"num_threads": 0}, "num_threads=0 must be at least 1"),

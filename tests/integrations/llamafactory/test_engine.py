@@ -127,6 +127,7 @@ def test_so_does_the_model_with_an_adapter(folder, model, adapter):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "tuned"])
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.usefixtures("model")

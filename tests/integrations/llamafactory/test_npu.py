@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from tests.adapters import save_adapter
+from tests.integrations.llamafactory.test_families import build_with_marks
 
-pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(900)]
 QUESTIONS = ["What is the capital of France?", "Name three colours.", "2 + 3 = ?", "Write a line about the sea."]
 
 
@@ -22,7 +23,7 @@ def predictions(arguments, folder, environment):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=500,
+        timeout=800,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     records = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
@@ -30,13 +31,18 @@ def predictions(arguments, folder, environment):
     return [record["predict"] for record in records], device
 
 
-def test_an_adapter_answers_on_the_npu_as_on_the_cpu(chat_model_folder, tmp_path):
-    adapter = save_adapter(chat_model_folder, tmp_path / "adapter", seed=1)
+@pytest.mark.parametrize("model", ["LLaMA", pytest.param("SmolLM2", marks=pytest.mark.slow)])
+def test_an_adapter_answers_on_the_npu_as_on_the_cpu(model, request, tmp_path):
+    if model == "SmolLM2":
+        folder = request.getfixturevalue("chat_model_folder")
+    else:
+        folder = build_with_marks(model, tmp_path / "model")
+    adapter = save_adapter(folder, tmp_path / "adapter", seed=1)
     rows = [{"instruction": question, "input": "", "output": ""} for question in QUESTIONS]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "dataset_info.json").write_text(json.dumps({"questions": {"file_name": "questions.jsonl"}}))
     arguments = {
-        "model_name_or_path": str(chat_model_folder),
+        "model_name_or_path": str(folder),
         "adapter_name_or_path": str(adapter),
         "finetuning_type": "lora",
         "template": "smollm2",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from llamafactory.chat.chat_model import ChatModel
@@ -25,6 +26,15 @@ def test_another_version_is_refused(monkeypatch):
     # By the module's name: the package has a function of that name.
     monkeypatch.setattr(sys.modules["llamafactory_ascend.register"], "version", lambda name: "0.9.6")
     with pytest.raises(SettingError, match=r"0\.9\.6 is installed, and this package was made for 0\.9\.5: pip install"):
+        check_version()
+
+
+def test_without_llamafactory_its_installation_is_named(monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(sys.modules["llamafactory_ascend.register"], "version", absent)
+    with pytest.raises(SettingError, match=r"not installed: pip install 'ascend-adapters\[llamafactory\]'"):
         check_version()
 
 

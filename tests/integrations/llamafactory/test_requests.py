@@ -46,6 +46,18 @@ async def test_the_prompt_is_made_by_the_template_and_ends_as_it_says(make):
     assert (response.response_text, response.prompt_length) == ("ok", len(body["prompt"]))
 
 
+async def test_thinking_is_switched_by_the_argument_and_by_the_web_page(make):
+    backend = FakeBackend("ok")
+    thinking, silent = (make(backend, template="qwen3", enable_thinking=enabled) for enabled in (True, False))
+    for engine in (thinking, silent):
+        await engine.chat(HI)
+    thinking.template.enable_thinking = False  # as the page's check box does
+    await thinking.chat(HI)
+    prompts = [thinking.tokenizer.decode(body["prompt"]) for body in backend.bodies]
+    ends = [prompt.rpartition("<|im_start|>assistant\n")[2] for prompt in prompts]
+    assert ends == ["", "<think>\n\n</think>\n\n", "<think>\n\n</think>\n\n"]
+
+
 async def test_the_callers_messages_and_arguments_stay_as_they_were(make):
     messages, arguments = [{"role": "user", "content": "Hi"}], {"temperature": 0.5, "adapter": ""}
     await make(FakeBackend("ok")).chat(messages, **arguments)

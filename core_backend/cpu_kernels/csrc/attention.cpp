@@ -1,0 +1,326 @@
+// Attention over a paged KV cache in tiles, without a copy of keys or values.
+//
+// A cache block of one KV head is tiled so that both products are made of the micro-kernel's columns:
+//   keys    [block_size / 16][head_size / 2][16][2]    of 16 tokens at a time, pairs of features
+//   values  [block_size / 16][8][head_size][2]         of 16 tokens at a time, pairs of tokens
+// Source of the algorithm: arXiv 2205.14135 (softmax in blocks of keys), arXiv 2309.06180 (the paged cache).
+#include <omp.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <vector>
+
+#include "bf16.h"
+
+namespace ascend {
+namespace {
+
+constexpr int kTokens = 16;        // of a tile
+constexpr int kMaxRows = 48;       // queries of one KV head that are computed together
+constexpr int kKeys = 128;         // whose scores are held at a time
+constexpr int kTiles = kKeys / kTokens;
+constexpr int kMaxHeadSize = 256;
+constexpr float kHidden = -1e30f;  // a score that is not to be seen
+constexpr float kLog2E = 1.44269504f;
+
+int64_t tile_offset(int64_t kv_head, int64_t tile, int64_t tiles_of_block, int64_t head_size) {
+  return (kv_head * tiles_of_block + tile) * kTokens * head_size;
+}
+
+// key, value  [num_tokens, num_kv_heads, head_size]; caches as above, [num_blocks, block_size, num_kv_heads, head_size]
+void write_kv(const at::Tensor& key, const at::Tensor& value, const at::Tensor& key_cache, const at::Tensor& value_cache,
+              const at::Tensor& slot_mapping) {
+  const int64_t num_tokens = slot_mapping.size(0), num_kv_heads = key.size(1), head_size = key.size(2);
+  const int64_t block_size = key_cache.size(1);
+  const int64_t* slots = slot_mapping.data_ptr<int64_t>();
+#pragma omp parallel for if (num_tokens * num_kv_heads * head_size > 1 << 15)
+  for (int64_t token = 0; token < num_tokens; token++) {
+    if (slots[token] < 0) continue;  // padding
+    const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
+    for (int64_t head = 0; head < num_kv_heads; head++) {
+      const int64_t tile = tile_offset(head, offset / kTokens, block_size / kTokens, head_size), in_tile = offset % kTokens;
+      const bf16* k = data_of(key) + token * key.stride(0) + head * key.stride(1);
+      const bf16* v = data_of(value) + token * value.stride(0) + head * value.stride(1);
+      bf16* keys = data_of(key_cache) + block * key_cache.stride(0) + tile + in_tile * 2;
+      bf16* values = data_of(value_cache) + block * value_cache.stride(0) + tile + in_tile / 2 * 2 * head_size + in_tile % 2;
+      for (int64_t pair = 0; pair < head_size / 2; pair++) std::memcpy(keys + pair * kTokens * 2, k + pair * 2, 4);
+      for (int64_t i = 0; i < head_size; i++) values[i * 2] = v[i];
+    }
+  }
+}
+
+struct Layer {
+  const bf16 *query, *keys, *values;
+  bf16* out;
+  int64_t query_stride, out_stride, key_block, value_block;  // elements from one token, or block, to the next
+  int64_t num_heads, num_kv_heads, head_size, tiles_of_block;
+  const int *query_start_loc, *seq_lens, *block_table;
+  int64_t block_table_stride;
+  float scale;      // of scores whose exponentials are powers of 2
+  int64_t window;   // tokens that are seen, itself included; 0: all
+  bool causal;
+  const float* sinks;  // a score per head beside those of the keys, or null
+  float soft_cap;      // 0: none
+
+  int64_t heads_together;  // query heads that share keys and are computed at once
+};
+
+// Some queries of one request: rows are (token, one of the heads that are computed together).
+struct Work {
+  int request, first_token, num_tokens, first_head, kv_head;
+};
+
+// As many of the heads that share keys as there is room for.
+int64_t heads_together(int64_t heads_per_kv_head) {
+  int64_t count = std::min<int64_t>(heads_per_kv_head, kMaxRows);
+  while (heads_per_kv_head % count) count--;
+  return count;
+}
+
+struct alignas(64) Scratch {
+  bf16 query[kMaxRows * kMaxHeadSize];
+  float scores[kMaxRows * kKeys];
+  bf16 weights[kMaxRows * kKeys];
+  float sums[kMaxRows * kMaxHeadSize];
+  float highest[kMaxRows], total[kMaxRows];
+  bf16 last_values[kTokens * kMaxHeadSize];
+};
+
+struct ScoreTile {
+  const bf16* query;
+  int64_t head_size;
+  const bf16 *left, *right;
+  float* scores;
+
+  template <int ROWS, int UNROLL>
+  void run(int64_t row) const {
+    __m512 sums[ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    const Columns keys{&left, &right, 1, static_cast<int>(head_size / 2), 2 * kTokens, 0};
+    multiply_tile<ROWS, UNROLL>(query + row * head_size, head_size, keys, sums);
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++) {
+      _mm512_storeu_ps(scores + (row + r) * kKeys, sums[r][0]);
+      _mm512_storeu_ps(scores + (row + r) * kKeys + kLanes, sums[r][1]);
+    }
+  }
+};
+
+struct ValueTile {
+  const bf16* weights;
+  int64_t head_size;
+  const bf16 *const *left, *const *right;
+  int tiles;
+  float* sums_of_rows;
+
+  template <int ROWS, int UNROLL>
+  void run(int64_t row) const {
+    __m512 sums[ROWS][2];
+    float* at_row = sums_of_rows + row * head_size;
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++) {
+      sums[r][0] = _mm512_loadu_ps(at_row + r * head_size);
+      sums[r][1] = _mm512_loadu_ps(at_row + r * head_size + kLanes);
+    }
+    const Columns values{left, right, tiles, kTokens / 2, 2 * head_size, 0};
+    multiply_tile<ROWS, UNROLL>(weights + row * kKeys, kKeys, values, sums);
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++) {
+      _mm512_storeu_ps(at_row + r * head_size, sums[r][0]);
+      _mm512_storeu_ps(at_row + r * head_size + kLanes, sums[r][1]);
+    }
+  }
+};
+
+// cap * tanh(score / cap), by tanh(x) = 1 - 2 / (1 + e^2x).
+__m512 capped(__m512 score, float cap) {
+  const __m512 one = _mm512_set1_ps(1.f), power = _mm512_mul_ps(score, _mm512_set1_ps(2 * kLog2E / cap));
+  const __m512 e = exp2(_mm512_min_ps(power, _mm512_set1_ps(126.f)));
+  const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.f), _mm512_add_ps(one, e)));
+  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap));
+}
+
+// The exponentials of one row's scores, first to last (exclusive) of which are seen; what was summed before is scaled.
+void softmax_row(const Layer& layer, Scratch& scratch, int row, int first, int last, int num_scores) {
+  float* scores = scratch.scores + row * kKeys;
+  bf16* weights = scratch.weights + row * kKeys;
+  std::fill(scores, scores + std::min(first, num_scores), kHidden);
+  std::fill(scores + std::clamp(last, 0, num_scores), scores + num_scores, kHidden);
+  const __m512 scale = _mm512_set1_ps(layer.scale), hidden = _mm512_set1_ps(kHidden / 2);
+  __m512 most = _mm512_set1_ps(kHidden);
+  for (int i = 0; i < num_scores; i += kLanes) {
+    const __m512 raw = _mm512_loadu_ps(scores + i);
+    __m512 score = _mm512_mul_ps(raw, scale);
+    if (layer.soft_cap > 0) score = capped(score, layer.soft_cap);
+    score = _mm512_mask_mov_ps(score, _mm512_cmp_ps_mask(raw, hidden, _CMP_LT_OQ), _mm512_set1_ps(kHidden));
+    _mm512_storeu_ps(scores + i, score);
+    most = _mm512_max_ps(most, score);
+  }
+  const float highest = std::max(scratch.highest[row], _mm512_reduce_max_ps(most));
+  if (highest < kHidden / 2) {  // nothing seen so far
+    std::memset(weights, 0, num_scores * sizeof(bf16));
+    return;
+  }
+  __m512 total = _mm512_setzero_ps();
+  for (int i = 0; i < num_scores; i += kLanes) {
+    const __m512 score = _mm512_loadu_ps(scores + i);
+    const __mmask16 seen = _mm512_cmp_ps_mask(score, hidden, _CMP_GT_OQ);
+    const __m512 e = _mm512_maskz_mov_ps(seen, exp2(_mm512_sub_ps(score, _mm512_set1_ps(highest))));
+    total = _mm512_add_ps(total, e);
+    store(weights + i, e);
+  }
+  if (highest > scratch.highest[row]) {
+    const float shrink = std::exp2(scratch.highest[row] - highest);
+    float* sums = scratch.sums + row * layer.head_size;
+    for (int64_t i = 0; i < layer.head_size; i += kLanes)
+      _mm512_storeu_ps(sums + i, _mm512_mul_ps(_mm512_loadu_ps(sums + i), _mm512_set1_ps(shrink)));
+    scratch.total[row] *= shrink;
+    scratch.highest[row] = highest;
+  }
+  scratch.total[row] += _mm512_reduce_add_ps(total);
+}
+
+// The tiles of up to 128 keys and values that begin at token `begin`, a multiple of 16.
+struct Tiles {
+  const bf16 *keys[kTiles + 1], *values[kTiles + 1];
+  int count;
+
+  Tiles(const Layer& layer, const Work& work, int begin, int end, Scratch& scratch) : count((end - begin + 15) / 16) {
+    const int* blocks = layer.block_table + work.request * layer.block_table_stride;
+    for (int i = 0; i < count; i++) {
+      const int64_t tile = begin / kTokens + i, block = blocks[tile / layer.tiles_of_block];
+      const int64_t offset =
+          tile_offset(work.kv_head, tile % layer.tiles_of_block, layer.tiles_of_block, layer.head_size);
+      keys[i] = layer.keys + block * layer.key_block + offset;
+      values[i] = layer.values + block * layer.value_block + offset;
+    }
+    keys[count] = keys[count - 1];  // scores are computed for two tiles at a time
+    if (const int written = (end - begin) % kTokens) values[count - 1] = without_rest(layer, scratch, written);
+  }
+
+ private:
+  // A block's former owner may have left infinities behind the last token, which no weight of 0 takes away.
+  const bf16* without_rest(const Layer& layer, Scratch& scratch, int written) const {
+    const int64_t pair_size = 2 * layer.head_size;
+    std::memcpy(scratch.last_values, values[count - 1], kTokens / 2 * pair_size * sizeof(bf16));
+    for (int token = written; token < kTokens; token++)
+      for (int64_t i = 0; i < layer.head_size; i++)
+        scratch.last_values[token / 2 * pair_size + i * 2 + token % 2] = 0;
+    return scratch.last_values;
+  }
+};
+
+void attend(const Layer& layer, const Work& work) {
+  static thread_local Scratch scratch;
+  const int64_t heads = layer.heads_together, head_size = layer.head_size;
+  const int rows = static_cast<int>(work.num_tokens * heads), seq_len = layer.seq_lens[work.request];
+  const int begin = layer.query_start_loc[work.request], num_queries = layer.query_start_loc[work.request + 1] - begin;
+  const int position = seq_len - num_queries + work.first_token - begin;  // of the first row's token
+  const int last_position = position + work.num_tokens - 1;
+  const int window = static_cast<int>(layer.window);
+  const int end = layer.causal ? last_position + 1 : window ? std::min(seq_len, last_position + window) : seq_len;
+  const int start = window ? std::max(0, position - window + 1) / kTokens * kTokens : 0;
+
+  for (int token = 0; token < work.num_tokens; token++)
+    std::memcpy(scratch.query + token * heads * head_size,
+                layer.query + (work.first_token + token) * layer.query_stride + work.first_head * head_size,
+                heads * head_size * sizeof(bf16));
+  std::fill_n(scratch.sums, rows * head_size, 0.f);
+  for (int row = 0; row < rows; row++) {
+    const float* sink = layer.sinks ? layer.sinks + work.first_head + row % heads : nullptr;
+    scratch.highest[row] = sink ? *sink * kLog2E : kHidden;
+    scratch.total[row] = sink ? 1.f : 0.f;
+  }
+  for (int key = start; key < end; key += kKeys) {
+    const Tiles tiles(layer, work, key, std::min(end, key + kKeys), scratch);
+    for (int i = 0; i < tiles.count; i += 2)
+      for_row_tiles(rows, ScoreTile{scratch.query, head_size, tiles.keys[i], tiles.keys[i + 1],
+                                    scratch.scores + i * kTokens});
+    for (int row = 0; row < rows; row++) {
+      const int at = position + row / static_cast<int>(heads);
+      const int last = layer.causal ? at + 1 : window ? std::min(seq_len, at + window) : seq_len;
+      const int first = window ? std::max(0, at - window + 1) : 0;
+      softmax_row(layer, scratch, row, std::max(0, first - key), last - key, tiles.count * kTokens);
+    }
+    for (int64_t feature = 0; feature < head_size; feature += kTileColumns) {
+      const bf16 *left[kTiles], *right[kTiles];
+      for (int i = 0; i < tiles.count; i++) {
+        left[i] = tiles.values[i] + feature * 2;
+        right[i] = left[i] + kLanes * 2;
+      }
+      for_row_tiles(rows, ValueTile{scratch.weights, head_size, left, right, tiles.count, scratch.sums + feature});
+    }
+  }
+  for (int row = 0; row < rows; row++) {
+    const float total = scratch.total[row];
+    const __m512 norm = _mm512_set1_ps(total > 0 ? 1.f / total : 0.f);
+    bf16* to = layer.out + (work.first_token + row / heads) * layer.out_stride +
+               (work.first_head + row % heads) * head_size;
+    for (int64_t i = 0; i < head_size; i += kLanes)
+      store(to + i, _mm512_mul_ps(_mm512_loadu_ps(scratch.sums + row * head_size + i), norm));
+  }
+}
+
+// A request's rows of the same heads follow one another, so that their keys and values stay in the CPU's cache.
+std::vector<Work> split(const Layer& layer, int64_t num_requests) {
+  const int heads = static_cast<int>(layer.heads_together), tokens = kMaxRows / heads;
+  const int heads_per_kv_head = static_cast<int>(layer.num_heads / layer.num_kv_heads);
+  std::vector<Work> work;
+  for (int request = 0; request < num_requests; request++) {
+    const int end = layer.query_start_loc[request + 1];
+    for (int head = 0; head < layer.num_heads; head += heads)
+      for (int token = layer.query_start_loc[request]; token < end; token += tokens)
+        work.push_back({request, token, std::min(tokens, end - token), head, head / heads_per_kv_head});
+  }
+  return work;
+}
+
+void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,
+                     const at::Tensor& query_start_loc, const at::Tensor& seq_lens, const at::Tensor& block_table,
+                     double scale, int64_t window, bool causal, const std::optional<at::Tensor>& sinks, double soft_cap,
+                     const at::Tensor& out) {
+  const int64_t num_heads = query.size(1), num_kv_heads = key_cache.size(2), head_size = query.size(2);
+  TORCH_CHECK(head_size % kTileColumns == 0 && head_size <= kMaxHeadSize, "heads of ", head_size, " have no kernel.");
+  const at::Tensor sinks_fp32 = sinks ? sinks->to(at::kFloat).contiguous() : at::Tensor();
+  // Exponentials are powers of 2; under a cap, whose argument they must not scale, the cap takes the factor along.
+  const Layer layer{data_of(query),
+                    data_of(key_cache),
+                    data_of(value_cache),
+                    data_of(out),
+                    query.stride(0),
+                    out.stride(0),
+                    key_cache.stride(0),
+                    value_cache.stride(0),
+                    num_heads,
+                    num_kv_heads,
+                    head_size,
+                    key_cache.size(1) / kTokens,
+                    query_start_loc.data_ptr<int>(),
+                    seq_lens.data_ptr<int>(),
+                    block_table.data_ptr<int>(),
+                    block_table.stride(0),
+                    static_cast<float>(scale * kLog2E),
+                    window,
+                    causal,
+                    sinks ? sinks_fp32.data_ptr<float>() : nullptr,
+                    static_cast<float>(soft_cap * kLog2E),
+                    heads_together(num_heads / num_kv_heads)};
+  const std::vector<Work> work = split(layer, seq_lens.size(0));
+  const int64_t count = static_cast<int64_t>(work.size());
+#pragma omp parallel for schedule(dynamic, 2) if (count > 3)
+  for (int64_t i = 0; i < count; i++) attend(layer, work[i]);
+}
+
+TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
+  library.def(
+      "write_kv(Tensor key, Tensor value, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor slot_mapping) -> ()",
+      write_kv);
+  library.def(
+      "paged_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor query_start_loc, Tensor seq_lens, "
+      "Tensor block_table, float scale, int window, bool causal, Tensor? sinks, float soft_cap, Tensor(a!) out) -> ()",
+      paged_attention);
+}
+
+}  // namespace
+}  // namespace ascend

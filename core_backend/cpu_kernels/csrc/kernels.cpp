@@ -1,0 +1,4 @@
+// All kernels, as one unit: torch's headers take most of the time that compiling takes.
+#include "attention.cpp"
+#include "elementwise.cpp"
+#include "linear.cpp"
