@@ -38,7 +38,7 @@ test-npu: $(INSTALLED)
 	$(BIN)/python -m pytest -m npu $(ARGS)
 	ls /dev/davinci[0-9]* >/dev/null 2>&1 || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend tests/e2e/test_families.py $(ARGS)
 
-# What takes too long for every run: experts on four ranks, and more ways on more simulated chips. Half an hour.
+# What takes too long for every run: experts on four ranks, more ways on more simulated chips, all prompts of LLaMA-Factory. An hour or more.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest --slow $(ARGS)
 	$(BIN)/python -m pytest -m npu --slow $(ARGS)
