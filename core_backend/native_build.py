@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,9 +50,12 @@ def torch_libraries() -> list[str]:
     return [f"-L{Path(torch.__file__).parent}/lib", "-lc10", "-ltorch_cpu"]
 
 
-def run(command: Sequence[str | Path], failure: str) -> str:
-    """Its output. Raises RuntimeError, `failure` and the reason, if it fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "ASCEND_SIMULATE"}
+def run(command: Sequence[str | Path], failure: str, hidden: Collection[str] = ()) -> str:
+    """Its output. Raises RuntimeError, `failure` and the reason, if it fails.
+
+    hidden  environment variables that it does not get
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]

@@ -8,12 +8,14 @@ import platform
 import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from core_backend.native_build import built_once, cache_folder, run, torch_flags, torch_libraries
+from core_backend import native_build
+from core_backend.native_build import built_once, cache_folder, torch_flags, torch_libraries
 from core_backend.simulator import cann_libraries
 from core_backend.versions import TESTED
 
@@ -94,7 +96,7 @@ def _unpack_wheel(folder: Path) -> None:
     _say(f"downloading torch-npu {TORCH_NPU} (without its dependencies)")
     # Its own metadata asks for torch==2.11.0+cpu, which is on no public index.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    run([*command, "--require-hashes", "-r", requirement, "-d", folder], "torch-npu could not be downloaded")
+    _run([*command, "--require-hashes", "-r", requirement, "-d", folder], "torch-npu could not be downloaded")
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -104,13 +106,13 @@ def _unpack_wheel(folder: Path) -> None:
 def _compile(site: Path, folder: Path) -> None:
     _write_toolkit(folder / "toolkit")
     _say("building CANN's stand-ins and the CPU kernel, once: about 15 s")
-    cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, run)
-    run(
+    cann_libraries.build(site / "torch_npu", NATIVE / "cann", folder, _run)
+    _run(
         ["g++", "-O1", "-shared", "-fPIC", NATIVE / "allocator_keys.cpp", "-o", folder / "allocator_keys.so"],
         "the allocator remedy did not compile",
     )
     kernel: list[str | Path] = [NATIVE / "boxed_kernel.cpp", "-o", folder / "boxed_kernel.so"]
-    run(
+    _run(
         ["g++", "-O2", "-w", *torch_flags(), *kernel, *torch_libraries()],
         "the CPU kernel did not compile",
     )
@@ -121,6 +123,10 @@ def _write_toolkit(folder: Path) -> None:
     info = folder / f"{platform.machine()}-linux" / "ascend_toolkit_install.info"
     info.parent.mkdir(parents=True)
     info.write_text(f"package_name=simulated\nversion={TESTED['CANN']}.0\npath={folder}\n")
+
+
+def _run(command: Sequence[str | Path], failure: str) -> str:
+    return native_build.run(command, failure, hidden=("ASCEND_SIMULATE",))
 
 
 def _say(text: str) -> None:

@@ -25,6 +25,7 @@ def rotary(
         and query.stride(1) == key.stride(1) == 1
         and positions.dtype == torch.int64
         and positions.is_contiguous()
+        and cos_sin_cache.is_contiguous()
     )
     if not has_kernel:
         settings = {"head_size": head_size, "is_neox_style": is_neox_style}
