@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600), py
 
 
 @pytest.fixture
-def its_tests(tmp_path):
+def its_tests(tmp_path, request):
     """tests/e2e/test_chat.py, which is for a model of the hub, here of a model of the same kind on this machine."""
+    request.config.addinivalue_line("markers", "runs_on: of LLaMA-Factory's tests, the devices that they are for")
     download = ["download", "--quiet", "--no-deps", "--no-binary", "llamafactory", f"llamafactory=={VERSION}"]
     subprocess.run([sys.executable, "-m", "pip", *download, "--dest", str(tmp_path)], check=True)
     (archive,) = tmp_path.glob("llamafactory-*.tar.gz")
@@ -30,7 +31,6 @@ def its_tests(tmp_path):
     return module
 
 
-@pytest.mark.filterwarnings("ignore:Unknown pytest.mark.runs_on")
 def test_they_pass(its_tests, tmp_path):
     folder = build_with_marks("LLaMA 3.1", tmp_path / "model")
     given = {**its_tests.INFER_ARGS, "model_name_or_path": str(folder), "max_new_tokens": 8}
