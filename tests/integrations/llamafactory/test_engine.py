@@ -70,7 +70,9 @@ def answers(model, questions=QUESTIONS):
     told = []
     for question, system, tools in questions:
         (response,) = model.chat([{"role": "user", "content": question}], system, tools)
-        told.append((response.response_text, response.prompt_length, response.finish_reason))
+        # Bytes of a character that was cut: the engine holds them back, the huggingface engine prints a sign for each.
+        text = response.response_text.rstrip("\ufffd")
+        told.append((text, response.prompt_length, response.finish_reason))
     return told
 
 
