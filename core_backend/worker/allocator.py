@@ -22,3 +22,13 @@ def keep_freed_memory_mapped() -> None:
     mallopt(M_MMAP_THRESHOLD, 32 * MIB)  # the largest value the C library takes
     mallopt(M_TRIM_THRESHOLD, 1024 * MIB)
     mallopt(M_TOP_PAD, 64 * MIB)
+
+
+def give_back_freed_memory() -> None:
+    """Give all that is free back to the system at once; does nothing where the C library has no malloc_trim.
+
+    For what keep_freed_memory_mapped would keep for good: weights that were freed once they were packed.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

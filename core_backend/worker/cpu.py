@@ -10,7 +10,7 @@ from vllm.v1.worker.worker_base import CompilationTimes
 
 from core_backend.device import num_threads
 from core_backend.worker import memory
-from core_backend.worker.allocator import keep_freed_memory_mapped
+from core_backend.worker.allocator import give_back_freed_memory, keep_freed_memory_mapped
 from core_backend.worker.worker import AscendWorker
 
 logger = init_logger("vllm." + __name__)
@@ -32,6 +32,7 @@ class CpuWorker(AscendWorker):
             needed = memory.weight_bytes(folder, self.model_config.dtype.itemsize, packed_bits)
             memory.check_weights_fit(needed // self.parallel_config.world_size, memory.available_bytes())
         super().load_model(load_dummy_weights=load_dummy_weights)
+        give_back_freed_memory()
 
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache. Nothing is run to find out: on the CPU, activations come from what is left free."""

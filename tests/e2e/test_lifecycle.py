@@ -135,7 +135,10 @@ def small_engine(chat_model_folder):
 
 
 def test_the_weights_are_held_once(small_engine):
-    """In fp32 they take 269 MB more than in bf16. Held twice, it would be twice that."""
+    """In fp32 they take 269 MB more than in bf16. Held twice, it would be twice that, or nothing.
+
+    The kernels for bf16 hold the output layer, 57 MB, a second time: it is the embeddings', too.
+    """
     larger = EmbeddedBackend("smollm2-135m-instruct", dtype="float32", **SMALL)
     try:
         for backend in (small_engine, larger):
@@ -143,7 +146,7 @@ def test_the_weights_are_held_once(small_engine):
         difference = private_bytes(larger.engine.pid) - private_bytes(small_engine.engine.pid)
     finally:
         run_sync(larger.close())
-    assert 200e6 < difference < 400e6
+    assert 120e6 < difference < 400e6
 
 
 @pytest.mark.parametrize("victim", ["server", "core"])
