@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         questions = _write_rows(folder)
-        ours, theirs = (ChatModel(_arguments(folder, backend)) for backend in ("ascend", "huggingface"))
+        ours, theirs = (ChatModel(_arguments(backend)) for backend in ("ascend", "huggingface"))
         seconds = _measure(folder, theirs, questions)
         ours.engine.close()
     table = _table(*seconds)
@@ -52,7 +52,7 @@ def _write_rows(folder: Path) -> list[str]:
     return questions
 
 
-def _arguments(folder: Path, backend: str) -> dict[str, Any]:
+def _arguments(backend: str) -> dict[str, Any]:
     settings = {"enable_prefix_caching": False, "additional_config": {"num_threads": NUM_THREADS}}
     return {
         "model_name_or_path": str(pull(CATALOGUE[MODEL], Progress(MODEL))),
@@ -76,7 +76,7 @@ def _measure(folder: Path, theirs: Any, questions: list[str]) -> tuple[list[floa
         Progress("bench").step(f"round {i} of {NUM_ROUNDS}" if i else "warm-up")
         begin = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
-            infer({**_arguments(folder, "ascend"), **data}, folder / "out.jsonl")
+            infer({**_arguments("ascend"), **data}, folder / "out.jsonl")
         ours.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         for question in questions if i else questions[:3]:

@@ -61,8 +61,14 @@ def make_prompt(
     plugin = template.mm_plugin
     try:
         marked = plugin.process_messages(media.marked(messages), media.images, media.videos, media.audios, processor)
-    except ValueError as error:
-        raise RequestError(str(error)) from error
-    paired = [*marked, {"role": "assistant", "content": ""}]
-    token_ids, _ = template.encode_oneturn(tokenizer, paired, system, tools)
+        paired = [*marked, {"role": "assistant", "content": ""}]
+        token_ids, _ = template.encode_oneturn(tokenizer, paired, system, tools)
+    except (
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+        KeyError,
+        TypeError,
+    ) as error:  # as of tools that are no JSON
+        raise RequestError(f"the template cannot write these messages: {error}") from error
     return Prompt(token_ids, media.body(plugin, processor) if media else {})

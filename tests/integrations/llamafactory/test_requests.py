@@ -91,6 +91,13 @@ async def test_what_cannot_be_asked_is_refused_by_name(make, call, message):
         await make(FakeBackend("ok")).chat(HI, **call)
 
 
+async def test_tools_that_are_no_json_are_an_error_of_their_request_alone(make):
+    engine = make(FakeBackend("ok"))
+    with pytest.raises(RequestError, match=r"the template cannot write these messages: .*JSON"):
+        await engine.chat(HI, tools="{broken")
+    assert (await engine.chat(HI))[0].response_text == "ok"
+
+
 async def test_several_answers_are_not_streamed(make):
     with pytest.raises(RequestError, match="num_return_sequences=2 answers are no one stream"):
         async for _ in make(FakeBackend("ok")).stream_chat(HI, num_return_sequences=2):
