@@ -1,6 +1,7 @@
 """vLLM platform plugin for Huawei Ascend NPUs, with a CPU operator set of the same vocabulary."""
 
 import logging
+import os
 
 from core_backend.plugins import why_aside
 
@@ -25,4 +26,8 @@ def register() -> str | None:
         logger.error("Ascend platform: %s", error)
         # Raised again, before anything starts, by the CPU platform's check of the configuration.
         return "core_backend.platform.cpu.CpuPlatform"
+    if device.type == "cpu":
+        # `vllm serve` would spawn its engine core, unless told before it reads its command line. A forked one has the
+        # imports of the API server already: 7 s less to wait, and half a GiB less. vLLM as a library forks anyway.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     return f"core_backend.platform.{device.type}.{device.type.capitalize()}Platform"

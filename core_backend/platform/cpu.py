@@ -1,5 +1,6 @@
 """The platform on a machine without an NPU."""
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,7 @@ class CpuPlatform(AscendPlatform):
         super().pre_register_and_update(parser)
         if parser is None:  # as above: not `vllm serve`
             return
-        # A forked engine core inherits the imports of the API server: 12 s less to wait.
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+        _prepare_to_fork()
         upstream_patches.apply_to_server()
 
     @classmethod
@@ -76,3 +76,11 @@ class CpuPlatform(AscendPlatform):
         parallel_config = vllm_config.parallel_config
         num_local_ranks = parallel_config.local_world_size * parallel_config.data_parallel_size_local
         os.environ.setdefault("OMP_NUM_THREADS", str(num_threads(config, num_local_ranks)))
+
+
+def _prepare_to_fork() -> None:
+    """For the engine core, which is forked from the process that this is called in (see core_backend.register)."""
+    # With one thread OpenMP makes no pool: a child with the pool of its parent, but not its threads, waits for ever.
+    torch.set_num_threads(1)
+    # A collection writes to every object: without this, the child would soon have copied the memory that it shares.
+    os.register_at_fork(before=gc.freeze)
