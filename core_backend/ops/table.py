@@ -16,6 +16,7 @@ logger = init_logger("vllm." + __name__)
 OPERATOR_SETS = {
     "cpu": "core_backend.ops.cpu",
     "cpu_avx512": "core_backend.ops.cpu_avx512",
+    "cpu_amx": "core_backend.ops.cpu_avx512",  # the same kernels, whose products are computed on AMX's tiles
     "npu": "core_backend.ops.npu",
     "npu_310p": "core_backend.ops.npu.atlas_300i_duo",
 }
@@ -60,8 +61,13 @@ def _of_this_cpu(config: BackendConfig) -> str:
         except RuntimeError as error:
             reason = str(error)
     if reason is None:
-        return "cpu_avx512"
-    if config.cpu_kernels == "avx512":
-        raise RuntimeError(f"cpu_kernels=avx512 was asked for, but {reason}. Unset ASCEND_CPU_KERNELS to do without.")
+        has_amx = build.allow_amx(config.cpu_kernels != "avx512")
+        if has_amx or config.cpu_kernels != "amx":
+            return "cpu_amx" if has_amx else "cpu_avx512"
+        reason = "this CPU, or its system, has no AMX for bfloat16"
+    if config.cpu_kernels != "auto":
+        raise RuntimeError(
+            f"cpu_kernels={config.cpu_kernels} was asked for, but {reason}. Unset ASCEND_CPU_KERNELS to do without."
+        )
     logger.info("no CPU kernels of our own: %s", reason)
     return "cpu"

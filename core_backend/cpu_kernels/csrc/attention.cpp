@@ -10,13 +10,14 @@
 #include <cmath>
 #include <vector>
 
-#include "bf16.h"
+#include "amx.h"
 
 namespace ascend {
 namespace {
 
 constexpr int kTokens = 16;        // of a tile
-constexpr int kMaxRows = 48;       // queries of one KV head that are computed together
+constexpr int kMaxRows = 96;       // queries of one KV head that are computed together, on AMX
+constexpr int kMicroRows = 48;     // the same with the micro-kernel
 constexpr int kKeys = 128;         // whose scores are held at a time
 constexpr int kTiles = kKeys / kTokens;
 constexpr int kMaxHeadSize = 256;
@@ -30,10 +31,10 @@ int64_t tile_offset(int64_t kv_head, int64_t tile, int64_t tiles_of_block, int64
 // key, value  [num_tokens, num_kv_heads, head_size]; caches as above, [num_blocks, block_size, num_kv_heads, head_size]
 void write_kv(const at::Tensor& key, const at::Tensor& value, const at::Tensor& key_cache, const at::Tensor& value_cache,
               const at::Tensor& slot_mapping) {
-  const int64_t num_tokens = slot_mapping.size(0), num_kv_heads = key.size(1), head_size = key.size(2);
-  const int64_t block_size = key_cache.size(1);
+  const int64_t num_tokens = slot_mapping.size(0), num_kv_heads = key.size(1), num_features = key.size(2);
+  const int64_t block_size = key_cache.size(1), head_size = key_cache.size(3);
   const int64_t* slots = slot_mapping.data_ptr<int64_t>();
-#pragma omp parallel for if (num_tokens * num_kv_heads * head_size > 1 << 15)
+#pragma omp parallel for if (num_tokens * num_kv_heads * num_features > 1 << 15)
   for (int64_t token = 0; token < num_tokens; token++) {
     if (slots[token] < 0) continue;  // padding
     const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
@@ -43,8 +44,8 @@ void write_kv(const at::Tensor& key, const at::Tensor& value, const at::Tensor& 
       const bf16* v = data_of(value) + token * value.stride(0) + head * value.stride(1);
       bf16* keys = data_of(key_cache) + block * key_cache.stride(0) + tile + in_tile * 2;
       bf16* values = data_of(value_cache) + block * value_cache.stride(0) + tile + in_tile / 2 * 2 * head_size + in_tile % 2;
-      for (int64_t pair = 0; pair < head_size / 2; pair++) std::memcpy(keys + pair * kTokens * 2, k + pair * 2, 4);
-      for (int64_t i = 0; i < head_size; i++) values[i * 2] = v[i];
+      for (int64_t pair = 0; pair < num_features / 2; pair++) std::memcpy(keys + pair * kTokens * 2, k + pair * 2, 4);
+      for (int64_t i = 0; i < num_features; i++) values[i * 2] = v[i];
     }
   }
 }
@@ -54,6 +55,7 @@ struct Layer {
   bf16* out;
   int64_t query_stride, out_stride, key_block, value_block;  // elements from one token, or block, to the next
   int64_t num_heads, num_kv_heads, head_size, tiles_of_block;
+  int64_t num_features;  // of head_size; the others are zeros that the caches have and queries do not
   const int *query_start_loc, *seq_lens, *block_table;
   int64_t block_table_stride;
   float scale;      // of scores whose exponentials are powers of 2
@@ -62,6 +64,7 @@ struct Layer {
   const float* sinks;  // a score per head beside those of the keys, or null
   float soft_cap;      // 0: none
 
+  int64_t max_rows;        // that are computed at once
   int64_t heads_together;  // query heads that share keys and are computed at once
 };
 
@@ -71,8 +74,8 @@ struct Work {
 };
 
 // As many of the heads that share keys as there is room for.
-int64_t heads_together(int64_t heads_per_kv_head) {
-  int64_t count = std::min<int64_t>(heads_per_kv_head, kMaxRows);
+int64_t heads_together(int64_t heads_per_kv_head, int64_t max_rows) {
+  int64_t count = std::min<int64_t>(heads_per_kv_head, max_rows);
   while (heads_per_kv_head % count) count--;
   return count;
 }
@@ -84,6 +87,7 @@ struct alignas(64) Scratch {
   float sums[kMaxRows * kMaxHeadSize];
   float highest[kMaxRows], total[kMaxRows];
   bf16 last_values[kTokens * kMaxHeadSize];
+  bf16 value_pairs[kTiles / 2][2 * kTokens * kMaxHeadSize];  // that do not lie beside each other in the cache
 };
 
 struct ScoreTile {
@@ -211,6 +215,73 @@ struct Tiles {
   }
 };
 
+// Scores and sums of 32 rows at a time, on AMX; those of the last 32 that there are not are computed too, and never read.
+struct AmxProducts {
+  const Layer& layer;
+  Scratch& scratch;
+  int rows;
+  AmxTiles tiles;
+
+  template <class Multiply>
+  void for_rows(const Multiply& multiply) {
+    for (int row = 0; row < rows; row += kAmxTileRows) {
+      tiles.for_rows(rows - row > kAmxRows ? kAmxTileRows : kAmxRows);
+      multiply(row);
+    }
+  }
+
+  void scores(const Tiles& of) {
+    for_rows([&](int row) {
+      for (int i = 0; i < of.count; i += 2) {
+        const Columns keys{of.keys + i, of.keys + i + 1, 1, static_cast<int>(layer.head_size / 2), 2 * kTokens, 0};
+        amx_multiply_tile(tiles, scratch.query + row * layer.head_size, layer.head_size, keys,
+                          scratch.scores + row * kKeys + i * kTokens, kKeys, false);
+      }
+    });
+  }
+
+  void sums(const Tiles& of) {
+    const int pairs = (of.count + 1) / 2;
+    const bf16* values[kTiles / 2];
+    for (int i = 0; i < pairs; i++) values[i] = pair_of_tiles(of, 2 * i);
+    for_rows([&](int row) {
+      for (int64_t feature = 0; feature < layer.head_size; feature += kTileColumns) {
+        const bf16 *left[kTiles / 2], *right[kTiles / 2];
+        for (int i = 0; i < pairs; i++) left[i] = values[i] + feature * 2, right[i] = left[i] + kLanes * 2;
+        const Columns columns{left, right, pairs, kAmxPairs, 2 * layer.head_size, 0};
+        amx_multiply_tile(tiles, scratch.weights + row * kKeys, kKeys, columns,
+                          scratch.sums + row * layer.head_size + feature, layer.head_size, true);
+      }
+    });
+  }
+
+ private:
+  // 32 tokens' values beside each other.
+  const bf16* pair_of_tiles(const Tiles& of, int first) const {
+    const int64_t size = kTokens * layer.head_size;
+    if (first + 1 < of.count && of.values[first + 1] == of.values[first] + size) return of.values[first];
+    bf16* pair = scratch.value_pairs[first / 2];
+    std::memcpy(pair, of.values[first], size * sizeof(bf16));
+    if (first + 1 < of.count)
+      std::memcpy(pair + size, of.values[first + 1], size * sizeof(bf16));
+    else
+      std::memset(pair + size, 0, size * sizeof(bf16));
+    return pair;
+  }
+};
+
+// The rows' queries, one after the other, with zeros up to head_size.
+void gather_queries(const Layer& layer, const Work& work, bf16* to) {
+  const int64_t heads = layer.heads_together, features = layer.num_features;
+  for (int token = 0; token < work.num_tokens; token++) {
+    const bf16* from = layer.query + (work.first_token + token) * layer.query_stride + work.first_head * features;
+    for (int64_t head = 0; head < heads; head++, from += features, to += layer.head_size) {
+      std::memcpy(to, from, features * sizeof(bf16));
+      std::memset(to + features, 0, (layer.head_size - features) * sizeof(bf16));
+    }
+  }
+}
+
 void attend(const Layer& layer, const Work& work) {
   static thread_local Scratch scratch;
   const int64_t heads = layer.heads_together, head_size = layer.head_size;
@@ -222,28 +293,31 @@ void attend(const Layer& layer, const Work& work) {
   const int end = layer.causal ? last_position + 1 : window ? std::min(seq_len, last_position + window) : seq_len;
   const int start = window ? std::max(0, position - window + 1) / kTokens * kTokens : 0;
 
-  for (int token = 0; token < work.num_tokens; token++)
-    std::memcpy(scratch.query + token * heads * head_size,
-                layer.query + (work.first_token + token) * layer.query_stride + work.first_head * head_size,
-                heads * head_size * sizeof(bf16));
+  gather_queries(layer, work, scratch.query);
   std::fill_n(scratch.sums, rows * head_size, 0.f);
   for (int row = 0; row < rows; row++) {
     const float* sink = layer.sinks ? layer.sinks + work.first_head + row % heads : nullptr;
     scratch.highest[row] = sink ? *sink * kLog2E : kHidden;
     scratch.total[row] = sink ? 1.f : 0.f;
   }
+  const bool on_amx = rows >= kAmxRowsWorth && use_amx();
+  AmxProducts amx{layer, scratch, rows, {}};
   for (int key = start; key < end; key += kKeys) {
     const Tiles tiles(layer, work, key, std::min(end, key + kKeys), scratch);
-    for (int i = 0; i < tiles.count; i += 2)
+    if (on_amx) amx.scores(tiles);
+    for (int i = 0; i < tiles.count && !on_amx; i += 2)
       for_row_tiles(rows, ScoreTile{scratch.query, head_size, tiles.keys[i], tiles.keys[i + 1],
                                     scratch.scores + i * kTokens});
     for (int row = 0; row < rows; row++) {
       const int at = position + row / static_cast<int>(heads);
       const int last = layer.causal ? at + 1 : window ? std::min(seq_len, at + window) : seq_len;
       const int first = window ? std::max(0, at - window + 1) : 0;
-      softmax_row(layer, scratch, row, std::max(0, first - key), last - key, tiles.count * kTokens);
+      // Of an odd number of tiles, AMX has the next one too, and hides it.
+      const int num_scores = (on_amx ? (tiles.count + 1) / 2 * 2 : tiles.count) * kTokens;
+      softmax_row(layer, scratch, row, std::max(0, first - key), last - key, num_scores);
     }
-    for (int64_t feature = 0; feature < head_size; feature += kTileColumns) {
+    if (on_amx) amx.sums(tiles);
+    for (int64_t feature = 0; feature < head_size && !on_amx; feature += kTileColumns) {
       const bf16 *left[kTiles], *right[kTiles];
       for (int i = 0; i < tiles.count; i++) {
         left[i] = tiles.values[i] + feature * 2;
@@ -256,15 +330,16 @@ void attend(const Layer& layer, const Work& work) {
     const float total = scratch.total[row];
     const __m512 norm = _mm512_set1_ps(total > 0 ? 1.f / total : 0.f);
     bf16* to = layer.out + (work.first_token + row / heads) * layer.out_stride +
-               (work.first_head + row % heads) * head_size;
-    for (int64_t i = 0; i < head_size; i += kLanes)
-      store(to + i, _mm512_mul_ps(_mm512_loadu_ps(scratch.sums + row * head_size + i), norm));
+               (work.first_head + row % heads) * layer.num_features;
+    for (int64_t i = 0; i < layer.num_features; i += kLanes)
+      store_first(to + i, _mm512_mul_ps(_mm512_loadu_ps(scratch.sums + row * head_size + i), norm),
+                  layer.num_features - i);
   }
 }
 
 // A request's rows of the same heads follow one another, so that their keys and values stay in the CPU's cache.
 std::vector<Work> split(const Layer& layer, int64_t num_requests) {
-  const int heads = static_cast<int>(layer.heads_together), tokens = kMaxRows / heads;
+  const int heads = static_cast<int>(layer.heads_together), tokens = static_cast<int>(layer.max_rows) / heads;
   const int heads_per_kv_head = static_cast<int>(layer.num_heads / layer.num_kv_heads);
   std::vector<Work> work;
   for (int request = 0; request < num_requests; request++) {
@@ -276,13 +351,21 @@ std::vector<Work> split(const Layer& layer, int64_t num_requests) {
   return work;
 }
 
-void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,
-                     const at::Tensor& query_start_loc, const at::Tensor& seq_lens, const at::Tensor& block_table,
-                     double scale, int64_t window, bool causal, const std::optional<at::Tensor>& sinks, double soft_cap,
-                     const at::Tensor& out) {
-  const int64_t num_heads = query.size(1), num_kv_heads = key_cache.size(2), head_size = query.size(2);
+struct Variant {
+  double scale;
+  int64_t window;
+  bool causal;
+  std::optional<at::Tensor> sinks;
+  double soft_cap;
+};
+
+void attend_all(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,
+                const at::Tensor& query_start_loc, const at::Tensor& seq_lens, const at::Tensor& block_table,
+                const Variant& variant, const at::Tensor& out) {
+  const int64_t num_heads = query.size(1), num_kv_heads = key_cache.size(2), head_size = key_cache.size(3);
   TORCH_CHECK(head_size % kTileColumns == 0 && head_size <= kMaxHeadSize, "heads of ", head_size, " have no kernel.");
-  const at::Tensor sinks_fp32 = sinks ? sinks->to(at::kFloat).contiguous() : at::Tensor();
+  const at::Tensor sinks = variant.sinks ? variant.sinks->to(at::kFloat).contiguous() : at::Tensor();
+  const int64_t max_rows = use_amx() ? kMaxRows : kMicroRows;
   // Exponentials are powers of 2; under a cap, whose argument they must not scale, the cap takes the factor along.
   const Layer layer{data_of(query),
                     data_of(key_cache),
@@ -296,20 +379,59 @@ void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const
                     num_kv_heads,
                     head_size,
                     key_cache.size(1) / kTokens,
+                    query.size(2),
                     query_start_loc.data_ptr<int>(),
                     seq_lens.data_ptr<int>(),
                     block_table.data_ptr<int>(),
                     block_table.stride(0),
-                    static_cast<float>(scale * kLog2E),
-                    window,
-                    causal,
-                    sinks ? sinks_fp32.data_ptr<float>() : nullptr,
-                    static_cast<float>(soft_cap * kLog2E),
-                    heads_together(num_heads / num_kv_heads)};
+                    static_cast<float>(variant.scale * kLog2E),
+                    variant.window,
+                    variant.causal,
+                    variant.sinks ? sinks.data_ptr<float>() : nullptr,
+                    static_cast<float>(variant.soft_cap * kLog2E),
+                    max_rows,
+                    heads_together(num_heads / num_kv_heads, max_rows)};
   const std::vector<Work> work = split(layer, seq_lens.size(0));
   const int64_t count = static_cast<int64_t>(work.size());
 #pragma omp parallel for schedule(dynamic, 2) if (count > 3)
   for (int64_t i = 0; i < count; i++) attend(layer, work[i]);
+}
+
+void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,
+                     const at::Tensor& query_start_loc, const at::Tensor& seq_lens, const at::Tensor& block_table,
+                     double scale, int64_t window, bool causal, const std::optional<at::Tensor>& sinks, double soft_cap,
+                     const at::Tensor& out) {
+  attend_all(query, key_cache, value_cache, query_start_loc, seq_lens, block_table,
+             {scale, window, causal, sinks, soft_cap}, out);
+}
+
+// Keys and values that are in no cache are brought into the tiles of one of their own, whose heads are rounded up.
+void varlen_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                      const at::Tensor& start_loc, double scale, int64_t window, bool causal, const at::Tensor& out) {
+  constexpr int64_t kBlock = 2 * kTokens;
+  const int64_t num_requests = start_loc.size(0) - 1, num_tokens = key.size(0), num_features = key.size(2);
+  const int64_t head_size = (num_features + kTileColumns - 1) / kTileColumns * kTileColumns;
+  const int* starts = start_loc.data_ptr<int>();
+  const at::TensorOptions int32 = start_loc.options();
+  const at::Tensor slots = at::empty({num_tokens}, int32.dtype(at::kLong)), lens = at::empty({num_requests}, int32);
+  int64_t num_blocks = 0, most_blocks = 0;
+  for (int64_t request = 0; request < num_requests; request++) {
+    const int64_t len = starts[request + 1] - starts[request], blocks = (len + kBlock - 1) / kBlock;
+    lens.data_ptr<int>()[request] = static_cast<int>(len);
+    for (int64_t i = 0; i < len; i++) slots.data_ptr<int64_t>()[starts[request] + i] = num_blocks * kBlock + i;
+    num_blocks += blocks, most_blocks = std::max(most_blocks, blocks);
+  }
+  const at::Tensor table = at::zeros({num_requests, most_blocks}, int32);
+  for (int64_t request = 0, block = 0; request < num_requests; request++)
+    for (int64_t i = 0; i * kBlock < lens.data_ptr<int>()[request]; i++)
+      table.data_ptr<int>()[request * most_blocks + i] = static_cast<int>(block++);
+  const auto cache_like = [&](const at::Tensor& x) {
+    const std::vector<int64_t> sizes{num_blocks, kBlock, x.size(1), head_size};
+    return head_size == num_features ? at::empty(sizes, x.options()) : at::zeros(sizes, x.options());
+  };
+  const at::Tensor keys = cache_like(key), values = cache_like(value);
+  write_kv(key, value, keys, values, slots);
+  attend_all(query, keys, values, start_loc, lens, table, {scale, window, causal, std::nullopt, 0}, out);
 }
 
 TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
@@ -320,6 +442,10 @@ TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
       "paged_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor query_start_loc, Tensor seq_lens, "
       "Tensor block_table, float scale, int window, bool causal, Tensor? sinks, float soft_cap, Tensor(a!) out) -> ()",
       paged_attention);
+  library.def(
+      "varlen_attention(Tensor query, Tensor key, Tensor value, Tensor start_loc, float scale, int window, bool causal, "
+      "Tensor(a!) out) -> ()",
+      varlen_attention);
 }
 
 }  // namespace

@@ -107,9 +107,40 @@ std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& positions, const at:
   return {rotated_query, rotated_key};
 }
 
+// Where the largest of `size` elements is; the first of equal ones. Of numbers only.
+int64_t largest(const bf16* row, int64_t size) {
+  __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) most = _mm512_max_ps(most, load(row + i));
+  float best = _mm512_reduce_max_ps(most);
+  const auto value = [&](int64_t at) {
+    const uint32_t bits = static_cast<uint32_t>(row[at]) << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof(number));
+    return number;
+  };
+  for (int64_t rest = i; rest < size; rest++) best = std::max(best, value(rest));
+  for (i = 0; i + kLanes <= size; i += kLanes)
+    if (const __mmask16 equal = _mm512_cmp_ps_mask(load(row + i), _mm512_set1_ps(best), _CMP_EQ_OQ))
+      return i + __builtin_ctz(equal);
+  while (i < size - 1 && value(i) != best) i++;
+  return i;
+}
+
+// x [rows, size] -> [rows]
+at::Tensor argmax(const at::Tensor& x) {
+  const int64_t rows = x.size(0), size = x.size(1);
+  const at::Tensor output = at::empty({rows}, x.options().dtype(at::kLong));
+#pragma omp parallel for if (x.numel() > kWorthThreads)
+  for (int64_t row = 0; row < rows; row++)
+    output.data_ptr<int64_t>()[row] = largest(data_of(x) + row * x.stride(0), size);
+  return output;
+}
+
 TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
   library.def("rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor", rms_norm);
   library.def("add_rms_norm(Tensor x, Tensor residual, Tensor weight, float epsilon) -> (Tensor, Tensor)", add_rms_norm);
+  library.def("argmax(Tensor x) -> Tensor", argmax);
   library.def("silu_and_mul(Tensor x) -> Tensor", silu_and_mul);
   library.def(
       "rotary(Tensor positions, Tensor query, Tensor key, Tensor cos_sin_cache, int head_size) -> (Tensor, Tensor)",

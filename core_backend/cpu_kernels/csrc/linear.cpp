@@ -5,7 +5,9 @@
 #include <sys/mman.h>
 #include <torch/library.h>
 
-#include "bf16.h"
+#include <vector>
+
+#include "amx.h"
 
 namespace ascend {
 namespace {
@@ -13,6 +15,8 @@ namespace {
 constexpr size_t kHugePage = 2u << 20;
 constexpr size_t kArena = 64u << 20;
 constexpr int64_t kRowsInCache = 400000;  // bytes of input that stay in the L2 cache while weights pass by
+constexpr int64_t kChunkMultiple = 96, kMaxChunk = 288;  // rows: of whole tiles, of 12 as of 32
+constexpr int64_t kBlocksTogether = 8;                   // of one expert's weight, that a thread takes at a time
 
 // Packed weights lie together in 2 MB pages: streaming through them is bound by the TLB otherwise. Never given back, as
 // weights are not.
@@ -32,12 +36,8 @@ bf16* allocate_in_huge_pages(size_t bytes) {
   return allocated;
 }
 
-at::Tensor pack_weight(const at::Tensor& weight) {
-  const int64_t n = weight.size(0), k = weight.size(1), blocks = (n + kTileColumns - 1) / kTileColumns;
-  TORCH_CHECK(k % 2 == 0, "a packed weight has pairs of inputs, and this one has ", k, " of them.");
-  const at::Tensor contiguous = weight.contiguous();
-  const bf16* from = data_of(contiguous);
-  bf16* to = allocate_in_huge_pages(blocks * k * kTileColumns * sizeof(bf16));
+void pack(const bf16* from, int64_t n, int64_t k, bf16* to) {
+  const int64_t blocks = (n + kTileColumns - 1) / kTileColumns;
 #pragma omp parallel for
   for (int64_t block = 0; block < blocks; block++)
     for (int64_t column = 0; column < kTileColumns; column++) {
@@ -45,8 +45,27 @@ at::Tensor pack_weight(const at::Tensor& weight) {
       for (int64_t pair = 0; pair < k / 2 && output < n; pair++)
         std::memcpy(to + ((block * (k / 2) + pair) * kTileColumns + column) * 2, from + output * k + pair * 2, 4);
     }
+}
+
+at::Tensor pack_weight(const at::Tensor& weight) {
+  const int64_t n = weight.size(0), k = weight.size(1), blocks = (n + kTileColumns - 1) / kTileColumns;
+  TORCH_CHECK(k % 2 == 0, "a packed weight has pairs of inputs, and this one has ", k, " of them.");
+  const at::Tensor contiguous = weight.contiguous();
+  bf16* to = allocate_in_huge_pages(blocks * k * kTileColumns * sizeof(bf16));
+  pack(data_of(contiguous), n, k, to);
   // Three dimensions tell a packed weight from a plain one; its elements are not where their indices say.
   return at::from_blob(to, {1, n, k}, weight.options());
+}
+
+// [experts, n, k] -> [experts, k, n], each expert packed by itself.
+at::Tensor pack_expert_weight(const at::Tensor& weight) {
+  const int64_t experts = weight.size(0), n = weight.size(1), k = weight.size(2);
+  TORCH_CHECK(k % 2 == 0 && n % kTileColumns == 0, "experts of ", n, " x ", k, " cannot be packed.");
+  const at::Tensor contiguous = weight.contiguous();
+  bf16* to = allocate_in_huge_pages(experts * n * k * sizeof(bf16));
+  for (int64_t expert = 0; expert < experts; expert++)
+    pack(data_of(contiguous) + expert * n * k, n, k, to + expert * n * k);
+  return at::from_blob(to, {experts, k, n}, weight.options());
 }
 
 // Rows of the input times one block of 32 outputs.
@@ -72,13 +91,36 @@ struct LinearTile {
     const Columns columns_of_block{&first, &second, 1, pairs, 2 * kTileColumns, row == 0 ? prefetch : 0};
     multiply_tile<ROWS, UNROLL>(input + row * input_stride, input_stride, columns_of_block, sums);
 #pragma GCC unroll 12
-    for (int r = 0; r < ROWS; r++) {
-      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(sums[r][1], sums[r][0]);
-      bf16* to = output + (row + r) * output_stride;
-      if (columns == kTileColumns)
-        _mm512_storeu_si512(to, both);
-      else
-        _mm512_mask_storeu_epi16(to, (1u << columns) - 1, both);
+    for (int r = 0; r < ROWS; r++) store_row(row + r, sums[r][0], sums[r][1]);
+  }
+
+  void store_row(int64_t row, __m512 left, __m512 right) const {
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(right, left);
+    if (columns == kTileColumns)
+      _mm512_storeu_si512(output + row * output_stride, both);
+    else
+      _mm512_mask_storeu_epi16(output + row * output_stride, (1u << columns) - 1, both);
+  }
+};
+
+// The same for 32 rows at a time on AMX.
+struct AmxLinearTile {
+  LinearTile tile;
+
+  void run(int64_t rows, AmxTiles& tiles) const {
+    alignas(64) float sums[kAmxTileRows * kTileColumns];
+    for (int64_t row = 0; row < rows; row += kAmxTileRows) {
+      const int now = static_cast<int>(std::min<int64_t>(kAmxTileRows, rows - row));
+      tiles.for_rows(now);
+      const bf16 *first = tile.block, *second = tile.block + kTileColumns;
+      const Columns columns{&first, &second, 1, tile.pairs, 2 * kTileColumns, row == 0 ? tile.prefetch : 0};
+      amx_multiply_tile(tiles, tile.input + row * tile.input_stride, tile.input_stride, columns, sums, kTileColumns, false);
+      const __m512 left = tile.bias ? _mm512_loadu_ps(tile.bias) : _mm512_setzero_ps();
+      const __m512 right = tile.bias ? _mm512_loadu_ps(tile.bias + kLanes) : _mm512_setzero_ps();
+      for (int r = 0; r < now; r++) {
+        const float* of_row = sums + r * kTileColumns;
+        tile.store_row(row + r, _mm512_add_ps(_mm512_load_ps(of_row), left), _mm512_add_ps(_mm512_load_ps(of_row + kLanes), right));
+      }
     }
   }
 };
@@ -93,6 +135,8 @@ struct Linear {
 
   void rows_times_blocks(int64_t row_begin, int64_t row_end, int64_t block_begin, int64_t block_end) const {
     const int64_t rows = row_end - row_begin;
+    const bool on_amx = rows >= kAmxRowsWorth && k % (2 * kAmxPairs) == 0 && use_amx();
+    AmxTiles tiles;
     for (int64_t block = block_begin; block < block_end; block++) {
       const int columns = static_cast<int>(std::min<int64_t>(kTileColumns, n - block * kTileColumns));
       float bias_of_block[kTileColumns] = {};
@@ -108,14 +152,26 @@ struct Linear {
                             columns,
                             bias ? bias_of_block : nullptr,
                             rows <= 2 ? 4096 : next_block};
-      for_row_tiles(rows, tile);
+      if (on_amx)
+        AmxLinearTile{tile}.run(rows, tiles);
+      else
+        for_row_tiles(rows, tile);
     }
   }
 
+  // As many rows at a time as stay in the cache while the weights pass by.
+  int64_t rows_of_chunk() const {
+    return std::clamp<int64_t>(kRowsInCache / (2 * k) / kChunkMultiple * kChunkMultiple, kChunkMultiple, kMaxChunk);
+  }
+
+  void all_rows_times_blocks(int64_t block_begin, int64_t block_end) const {
+    const int64_t chunk = rows_of_chunk();
+    for (int64_t row = 0; row < num_rows; row += chunk)
+      rows_times_blocks(row, std::min(num_rows, row + chunk), block_begin, block_end);
+  }
+
   void run() const {
-    const int64_t blocks = (n + kTileColumns - 1) / kTileColumns;
-    const int64_t fitting = kRowsInCache / (2 * k) / kMaxTileRows * kMaxTileRows;
-    const int64_t chunk = std::clamp<int64_t>(fitting, kMaxTileRows, 20 * kMaxTileRows);
+    const int64_t blocks = (n + kTileColumns - 1) / kTileColumns, chunk = rows_of_chunk();
     const int64_t chunks = (num_rows + chunk - 1) / chunk;
     if (chunks >= 2 * omp_get_max_threads()) {
 #pragma omp parallel for schedule(dynamic)
@@ -126,9 +182,7 @@ struct Linear {
 #pragma omp parallel
     {
       const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-      for (int64_t c = 0; c < chunks; c++)
-        rows_times_blocks(c * chunk, std::min(num_rows, (c + 1) * chunk), blocks * thread / threads,
-                          blocks * (thread + 1) / threads);
+      all_rows_times_blocks(blocks * thread / threads, blocks * (thread + 1) / threads);
     }
   }
 };
@@ -154,8 +208,43 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::opti
   return output;
 }
 
+// Each expert's rows times its weight; rows past the last expert's stay as they are.
+at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& counts) {
+  const int64_t experts = packed.size(0), k = packed.size(1), n = packed.size(2), blocks = n / kTileColumns;
+  TORCH_CHECK(x.size(1) == k, "the input has ", x.size(1), " features, the weights ", k, ".");
+  const at::Tensor input = x.contiguous(), output = at::empty({x.size(0), n}, x.options());
+  struct Task {
+    Linear linear;
+    int64_t block;
+  };
+  std::vector<Task> tasks;
+  int64_t row = 0;
+  for (int64_t expert = 0; expert < experts; expert++) {
+    const int64_t rows = counts.data_ptr<int64_t>()[expert];
+    const Linear linear{data_of(input) + row * k, k, rows, k, data_of(packed) + expert * n * k, n,
+                        data_of(output) + row * n, nullptr};
+    for (int64_t block = 0; block < blocks && rows; block += kBlocksTogether) tasks.push_back({linear, block});
+    row += rows;
+  }
+  TORCH_CHECK(row <= x.size(0), "the experts have ", row, " rows, the input ", x.size(0), ".");
+  const int64_t count = static_cast<int64_t>(tasks.size());
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t i = 0; i < count; i++)
+    tasks[i].linear.all_rows_times_blocks(tasks[i].block, std::min(blocks, tasks[i].block + kBlocksTogether));
+  return output;
+}
+
+// Whether AMX is used from now on.
+bool allow_amx(bool allowed) {
+  amx_allowed() = allowed;
+  return use_amx();
+}
+
 TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
+  library.def("allow_amx(bool allowed) -> bool", allow_amx);
   library.def("pack_weight(Tensor weight) -> Tensor", pack_weight);
+  library.def("pack_expert_weight(Tensor weight) -> Tensor", pack_expert_weight);
+  library.def("grouped_linear(Tensor x, Tensor packed, Tensor counts) -> Tensor", grouped_linear);
   library.def("linear(Tensor x, Tensor packed, Tensor? bias) -> Tensor", linear);
 }
 

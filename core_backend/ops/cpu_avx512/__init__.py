@@ -15,11 +15,9 @@ from core_backend.ops.cpu import (  # noqa: E402
     compute_slot_mapping,
     dispatch_to_ranks,
     gelu_and_mul,
-    grouped_matmul,
     merge_attention,
     mla_varlen_attention,
     mrope,
-    pack_expert_weight,
     pack_quantized_weight,
     prepare_slot_mapping,
     quantize_per_token,
@@ -36,6 +34,7 @@ from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
     write_kv,
 )
 from core_backend.ops.cpu_avx512.linear import linear, pack_linear_weight  # noqa: E402
+from core_backend.ops.cpu_avx512.moe import grouped_matmul, pack_expert_weight  # noqa: E402
 from core_backend.ops.cpu_avx512.norm import add_rms_norm, rms_norm  # noqa: E402
 from core_backend.ops.cpu_avx512.rotary import rotary  # noqa: E402
 

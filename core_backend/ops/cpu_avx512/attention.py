@@ -113,7 +113,12 @@ def varlen_attention(
     out: Tensor,
 ) -> None:
     """See core_backend/ops/cpu."""
-    cpu.varlen_attention(query, key, value, plan.plain, scale=scale, sliding_window=sliding_window, out=out)
+    if not _has_varlen_kernel(query, key, value, out):
+        cpu.varlen_attention(query, key, value, plan.plain, scale=scale, sliding_window=sliding_window, out=out)
+        return
+    torch.ops.ascend_cpu.varlen_attention.default(
+        query, key, value, plan.query_start_loc, scale, sliding_window or 0, plan.causal, out
+    )
 
 
 def mla_paged_attention(
@@ -144,4 +149,17 @@ def _is_tiled(key_cache: Tensor, value_cache: Tensor) -> bool:
         and head_size <= MAX_HEAD_SIZE
         and key_cache.stride()[1:] == (key_cache.shape[2] * head_size, head_size, 1)
         and value_cache.stride()[1:] == key_cache.stride()[1:]
+    )
+
+
+def _has_varlen_kernel(*tensors: Tensor) -> bool:
+    """tensors  [num_tokens, num_heads, head_size], of one size of head"""
+    head_size = tensors[0].shape[2]
+    return all(
+        x.dtype == torch.bfloat16
+        and x.shape[2] == head_size
+        and head_size % 2 == 0
+        and head_size <= MAX_HEAD_SIZE
+        and x.stride()[1:] == (head_size, 1)
+        for x in tensors
     )

@@ -179,15 +179,17 @@ def test_a_large_batch_is_gathered_in_parts(monkeypatch):
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("causal", [True, False])
-def test_varlen_attention_stays_inside_each_sequence(ops, causal, window):
+@pytest.mark.parametrize("head_size", [32, 40, 72])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_varlen_attention_stays_inside_each_sequence(ops, dtype, head_size, causal, window):
     torch.manual_seed(0)
-    lengths = [1, 12, 5]
-    query, key, value = (torch.randn(18, heads, HEAD_SIZE) for heads in (4, 2, 2))
-    starts = [0, 1, 13, 18]
+    lengths = [1, 12, 150, 33]
+    starts = [0, 1, 13, 163, 196]
+    query, key, value = (torch.randn(196, heads, head_size).to(dtype) for heads in (4, 2, 2))
     plan = ops.plan_attention(starts, lengths, None, block_size=BLOCK_SIZE, causal=causal)
     out = torch.full_like(query, float("nan"))
     ops.varlen_attention(query, key, value, plan, scale=0.2, sliding_window=window, out=out)
     for start, end in pairwise(starts):
         rows = slice(start, end)
         expected = expected_attention(query[rows], key[rows], value[rows], 0, 0.2, causal, window)
-        torch.testing.assert_close(out[rows].double(), expected, rtol=0, atol=TOLERANCE[torch.float32])
+        torch.testing.assert_close(out[rows].double(), expected, rtol=0, atol=TOLERANCE[dtype])

@@ -81,10 +81,13 @@ def test_rotary_takes_slices_of_a_joint_projection(ops, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("sizes", [(32, 48), (160, 320), (40, 72)], ids=str)
 @pytest.mark.parametrize("num_tokens", [0, 1, 3, 40, 1000])
-def test_linear_on_a_packed_weight_is_the_formula(ops, num_tokens, with_bias, dtype):
-    x, weight = torch.randn(num_tokens, 32).to(dtype), (torch.randn(48, 32) / 6).to(dtype)
-    bias = torch.randn(48).to(dtype) if with_bias else None
+def test_linear_on_a_packed_weight_is_the_formula(ops, num_tokens, sizes, with_bias, dtype):
+    input_size, output_size = sizes
+    x, weight = torch.randn(num_tokens, input_size).to(dtype), torch.randn(output_size, input_size) / input_size**0.5
+    weight = weight.to(dtype)
+    bias = torch.randn(output_size).to(dtype) if with_bias else None
     expected = x.double() @ weight.double().T + (bias.double() if with_bias else 0.0)
     with torch.inference_mode():
         assert_close(ops.linear(x, ops.pack_linear_weight(weight), bias), expected, dtype)

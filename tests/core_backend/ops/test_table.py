@@ -12,8 +12,17 @@ choose = table._of_this_cpu
 
 @pytest.mark.skipif(build.why_unavailable() is not None, reason=f"no kernels: {build.why_unavailable()}")
 def test_a_cpu_that_has_the_instructions_gets_the_kernels_unless_told_otherwise():
-    assert choose(BackendConfig()) == choose(BackendConfig(cpu_kernels="avx512")) == "cpu_avx512"
+    has_amx = "amx_bf16" in build.cpu_flags()
     assert choose(BackendConfig(cpu_kernels="torch")) == "cpu"
+    assert choose(BackendConfig(cpu_kernels="avx512")) == "cpu_avx512"
+    assert choose(BackendConfig()) == ("cpu_amx" if has_amx else "cpu_avx512")
+    if has_amx:
+        assert choose(BackendConfig(cpu_kernels="amx")) == "cpu_amx"
+    else:
+        with pytest.raises(
+            RuntimeError, match="cpu_kernels=amx was asked for, but this CPU, or its system, has no AMX"
+        ):
+            choose(BackendConfig(cpu_kernels="amx"))
 
 
 def test_another_cpu_does_without_and_says_why_if_they_are_asked_for(monkeypatch):
