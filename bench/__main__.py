@@ -15,7 +15,7 @@ from typing import Any
 from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench import report
-from bench.contestants import Embedded, Missing, Remote
+from bench.contestants import Embedded, MissingError, Remote
 from bench.engine_memory import bytes_of_engine
 from bench.gguf_files import written_by_llama_cpp
 from bench.limits import Machine, Model, limit
@@ -50,7 +50,7 @@ def main() -> None:
             Progress("bench").step(f"starting {name}")
             try:
                 contestants.append(make())
-            except Missing as error:
+            except MissingError as error:
                 missing[name] = str(error)
                 print(f"without {name}: {error}")
         model = Model.of(chat)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _others(chat: Path, embed: Path, folder: Path) -> dict[str, Callable[[], Contestant]]:
-    """Name -> how it is started, which may raise Missing. With their best settings that are known."""
+    """Name -> how it is started, which may raise MissingError. With their best settings that are known."""
 
     def vllm(name: str, workloads: tuple[Workload, ...], variables: dict[str, str], environment: str | None) -> Remote:
         model, task = (chat, "generate") if workloads is not SENTENCES else (embed, "embed")

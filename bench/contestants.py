@@ -18,8 +18,8 @@ PEERS = Path(__file__).parent / "peers"
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv-peers"  # `make bench-peers` makes them
 
 
-class Missing(Exception):
-    """A contestant that this machine does not have, with the reason."""
+class MissingError(Exception):
+    """A contestant that this machine does not have: says why."""
 
 
 class Embedded:
@@ -78,13 +78,13 @@ class Remote:
 
         environment  the folder of its Python under .venv-peers; None: this Python
         variables    of its process's environment, besides this one's
-        Raises Missing if there is no such Python, or if it does not start.
+        Raises MissingError if there is no such Python, or if it does not start.
         """
         self.name = name
         self.workloads = workloads
         python = Path(sys.executable) if environment is None else ENVIRONMENTS / environment / "bin" / "python"
         if not python.exists():
-            raise Missing(f"it is not installed ({ENVIRONMENTS.name}/{environment}: make bench-peers)")
+            raise MissingError(f"it is not installed ({ENVIRONMENTS.name}/{environment}: make bench-peers)")
         self._log = tempfile.NamedTemporaryFile("w+", suffix=f"-{script}.log")  # noqa: SIM115 (open as long as this)
         self._process = subprocess.Popen(
             [python, PEERS / script, *arguments],
@@ -97,7 +97,7 @@ class Remote:
         try:
             self.versions: dict[str, str] = self._reply()
         except RuntimeError as error:
-            raise Missing(str(error)) from None
+            raise MissingError(str(error)) from None
 
     def generate(self, prompts: list[Prompt], output_len: int) -> float:
         return float(self._ask("generate", prompts, output_len))

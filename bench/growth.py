@@ -60,7 +60,7 @@ def _tokens_per_second(engine: Remote, count: int, seed: int) -> float:
 
 
 def _ms_per_step(engine: Remote, length: int, seed: int) -> float:
-    """Of NUM_STREAMS requests with `length` tokens each; their prompts are in the prefix cache when the clock starts."""
+    """Of NUM_STREAMS requests with `length` tokens each, whose prompts are in the prefix cache already."""
     prompts = made_up_prompts(f"contexts of {length} {seed}", NUM_STREAMS, length)
     engine.generate(prompts, 1)
     first = engine.generate(prompts, 1)

@@ -137,9 +137,7 @@ def _draw_fractions(results: dict[str, Any], path: Path) -> None:
         for who in filter(None, (OURS, best_peer(row))):
             ratio = {key: value / limit["median"] for key, value in row["values"][who].items()}
             bars[f"{name}\n{who}"] = {key: 100 * value for key, value in times_as_good(row, ratio).items()}
-    _draw_bars(
-        bars, "% of the measured limit (weights read once a step, matrix products at full speed)", path, "{:.0f}%"
-    )
+    _draw_bars(bars, "% of the measured limit (weights read once a step, products at full speed)", path, "{:.0f}%")
 
 
 def _draw_bars(bars: dict[str, Spread], label: str, path: Path, form: str, line: float | None = None) -> None:

@@ -120,11 +120,52 @@ def made_up_texts(seed: str, count: int, num_words: int) -> list[str]:
 
 
 WORDS = (
-    "the a of and to in that was with as for from by time river house city water light paper music garden engine winter "
-    "summer train letter number question answer story people children teacher doctor market island mountain forest bridge "
-    "village window picture table morning evening long small great early late cold warm red green blue made found gave "
-    "went came said asked wrote built opened closed carried turned"
-).split()
+    *("the", "a", "of", "and", "to", "in", "that", "was", "with", "as", "for", "from", "by", "time", "river", "house"),
+    *("city", "water", "light", "paper", "music", "garden", "engine", "winter", "summer", "train", "letter", "number"),
+    *(
+        "question",
+        "answer",
+        "story",
+        "people",
+        "children",
+        "teacher",
+        "doctor",
+        "market",
+        "island",
+        "mountain",
+        "forest",
+    ),
+    *(
+        "bridge",
+        "village",
+        "window",
+        "picture",
+        "table",
+        "morning",
+        "evening",
+        "long",
+        "small",
+        "great",
+        "early",
+        "late",
+    ),
+    *(
+        "cold",
+        "warm",
+        "red",
+        "green",
+        "blue",
+        "made",
+        "found",
+        "gave",
+        "went",
+        "came",
+        "said",
+        "asked",
+        "wrote",
+        "built",
+    ),
+)
 
 W1 = Batch(Metric("W1: 32 requests, 128 in, 128 out", "output tokens/s"), 32, 128, 128)
 W1_64 = Batch(Metric("W1 with 64 requests", "output tokens/s"), 64, 128, 128)

