@@ -60,6 +60,11 @@ class CpuPlatform(AscendPlatform):
         return False
 
     @classmethod
+    def opaque_attention_op(cls) -> bool:
+        """No: behind one operator of its own, a recorded step would not see the attention."""
+        return False
+
+    @classmethod
     def pre_register_and_update(cls, parser: "FlexibleArgumentParser | None" = None) -> None:
         super().pre_register_and_update(parser)
         if parser is None:  # as above: not `vllm serve`

@@ -15,10 +15,15 @@ from core_backend import upstream_patches
 from core_backend.attention.mla import split_latent_cache
 from core_backend.device import current_device, npu
 from core_backend.lora.loading import AscendWorkerLoRAManager
+from core_backend.ops.table import operator_set_name
 from core_backend.worker.graphs import AclGraphWrapper
+from core_backend.worker.recorded_steps import RecordedModel
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput
+
+
+RECORDABLE = ("cpu_avx512", "cpu_amx")  # operator sets
 
 
 class AscendModelRunner(GPUModelRunner):
@@ -93,6 +98,28 @@ class AscendModelRunner(GPUModelRunner):
     def load_model(self, load_dummy_weights: bool = False) -> None:
         with upstream_patches.graphs_of_ours(AclGraphWrapper):
             super().load_model(load_dummy_weights=load_dummy_weights)
+        self.recorded_model = RecordedModel(self.model) if self._can_record() else None
+
+    def _can_record(self) -> bool:
+        """Whether the model's operators are all that happens in a step. Adapters come and go."""
+        return operator_set_name() in RECORDABLE and self.lora_config is None and not self.is_pooling_model
+
+    def _model_forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+        intermediate_tensors: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        forward = self.recorded_model or self.model
+        return forward(
+            input_ids=input_ids,
+            positions=positions,
+            intermediate_tensors=intermediate_tensors,
+            inputs_embeds=inputs_embeds,
+            **model_kwargs,
+        )
 
     def load_lora_model(self, model: torch.nn.Module, vllm_config: VllmConfig, device: torch.device) -> torch.nn.Module:
         """Raises ValueError for a model that vLLM has no LoRA for."""

@@ -31,7 +31,7 @@ void normalize_row(const bf16* x, const bf16* residual, const bf16* weight, bf16
     store(output + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(row + i), scale), load(weight + i)));
 }
 
-void normalize(const at::Tensor& x, const at::Tensor* residual, const at::Tensor& weight, at::Tensor* sum,
+void normalize(const at::Tensor& x, const at::Tensor* residual, const at::Tensor& weight, const at::Tensor* sum,
                const at::Tensor& output, double epsilon) {
   const int64_t size = x.size(-1), rows = x.numel() / size;
 #pragma omp parallel if (x.numel() > kWorthThreads)
@@ -44,26 +44,32 @@ void normalize(const at::Tensor& x, const at::Tensor* residual, const at::Tensor
   }
 }
 
+void rms_norm_into(const at::Tensor& x, const at::Tensor& weight, double epsilon, const at::Tensor& output) {
+  normalize(x.contiguous(), nullptr, weight, nullptr, output, epsilon);
+}
+
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  const at::Tensor input = x.contiguous(), output = at::empty_like(input);
-  normalize(input, nullptr, weight, nullptr, output, epsilon);
+  const at::Tensor output = at::empty(x.sizes(), x.options());
+  rms_norm_into(x, weight, epsilon, output);
   return output;
+}
+
+void add_rms_norm_into(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon,
+                       const at::Tensor& output, const at::Tensor& sum) {
+  const at::Tensor other = residual.contiguous();
+  normalize(x.contiguous(), &other, weight, &sum, output, epsilon);
 }
 
 std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& residual,
                                                 const at::Tensor& weight, double epsilon) {
-  const at::Tensor input = x.contiguous(), other = residual.contiguous(), output = at::empty_like(input);
-  at::Tensor sum = at::empty_like(input);
-  normalize(input, &other, weight, &sum, output, epsilon);
+  const at::Tensor output = at::empty(x.sizes(), x.options()), sum = at::empty(x.sizes(), x.options());
+  add_rms_norm_into(x, residual, weight, epsilon, output, sum);
   return {output, sum};
 }
 
-at::Tensor silu_and_mul(const at::Tensor& x) {
+void silu_and_mul_into(const at::Tensor& x, const at::Tensor& output) {
   const int64_t size = x.size(-1) / 2, rows = x.numel() / (2 * size);
   const at::Tensor input = x.contiguous();
-  auto sizes = x.sizes().vec();
-  sizes.back() = size;
-  const at::Tensor output = at::empty(sizes, x.options());
   const bf16* from = data_of(input);
   bf16* to = data_of(output);
   const __m512 one = _mm512_set1_ps(1.f), minus_log2e = _mm512_set1_ps(-1.44269504f), most = _mm512_set1_ps(126.f);
@@ -74,6 +80,13 @@ at::Tensor silu_and_mul(const at::Tensor& x) {
       const __m512 e = exp2(_mm512_min_ps(_mm512_mul_ps(gate, minus_log2e), most));
       store(to + row * size + i, _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(e, one)), up));
     }
+}
+
+at::Tensor silu_and_mul(const at::Tensor& x) {
+  auto sizes = x.sizes().vec();
+  sizes.back() /= 2;
+  const at::Tensor output = at::empty(sizes, x.options());
+  silu_and_mul_into(x, output);
   return output;
 }
 
@@ -89,11 +102,10 @@ void rotate_heads(const bf16* from, bf16* to, int64_t num_heads, int64_t head_si
   }
 }
 
-std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& positions, const at::Tensor& query, const at::Tensor& key,
-                                          const at::Tensor& cos_sin_cache, int64_t head_size) {
+void rotary_into(const at::Tensor& positions, const at::Tensor& query, const at::Tensor& key,
+                 const at::Tensor& cos_sin_cache, int64_t head_size, const at::Tensor& rotated_query,
+                 const at::Tensor& rotated_key) {
   const int64_t num_tokens = query.size(0), rotary_dim = cos_sin_cache.size(1);
-  const at::Tensor rotated_query = at::empty(query.sizes(), query.options());
-  const at::Tensor rotated_key = at::empty(key.sizes(), key.options());
   const int64_t* position = positions.data_ptr<int64_t>();
   const int64_t query_size = query.size(1), key_size = key.size(1);
 #pragma omp parallel for if (num_tokens * query_size > kWorthThreads)
@@ -104,6 +116,13 @@ std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& positions, const at:
     rotate_heads(data_of(key) + token * key.stride(0), data_of(rotated_key) + token * key_size, key_size / head_size,
                  head_size, cos_sin, rotary_dim / 2);
   }
+}
+
+std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& positions, const at::Tensor& query, const at::Tensor& key,
+                                          const at::Tensor& cos_sin_cache, int64_t head_size) {
+  const at::Tensor rotated_query = at::empty(query.sizes(), query.options());
+  const at::Tensor rotated_key = at::empty(key.sizes(), key.options());
+  rotary_into(positions, query, key, cos_sin_cache, head_size, rotated_query, rotated_key);
   return {rotated_query, rotated_key};
 }
 
@@ -145,6 +164,16 @@ TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
   library.def(
       "rotary(Tensor positions, Tensor query, Tensor key, Tensor cos_sin_cache, int head_size) -> (Tensor, Tensor)",
       rotary);
+  // The same into memory that there is already, which the last arguments are.
+  library.def("rms_norm_into(Tensor x, Tensor weight, float epsilon, Tensor(a!) output) -> ()", rms_norm_into);
+  library.def(
+      "add_rms_norm_into(Tensor x, Tensor residual, Tensor weight, float epsilon, Tensor(a!) output, Tensor(b!) sum) -> ()",
+      add_rms_norm_into);
+  library.def("silu_and_mul_into(Tensor x, Tensor(a!) output) -> ()", silu_and_mul_into);
+  library.def(
+      "rotary_into(Tensor positions, Tensor query, Tensor key, Tensor cos_sin_cache, int head_size, "
+      "Tensor(a!) rotated_query, Tensor(b!) rotated_key) -> ()",
+      rotary_into);
 }
 
 }  // namespace

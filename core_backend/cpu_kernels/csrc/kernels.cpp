@@ -2,3 +2,4 @@
 #include "attention.cpp"
 #include "elementwise.cpp"
 #include "linear.cpp"
+#include "recorded_step.cpp"

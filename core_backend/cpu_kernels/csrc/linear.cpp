@@ -187,14 +187,12 @@ struct Linear {
   }
 };
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+void linear_into(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias,
+                 const at::Tensor& output) {
   const int64_t n = packed.size(1), k = packed.size(2);
   TORCH_CHECK(x.size(-1) == k, "the input has ", x.size(-1), " features, the weight ", k, ".");
   const bool has_row_stride = x.dim() == 2 && x.stride(1) == 1;
   const at::Tensor input = has_row_stride ? x : x.contiguous();
-  auto sizes = x.sizes().vec();
-  sizes.back() = n;
-  const at::Tensor output = at::empty(sizes, x.options());
   const at::Tensor bias_fp32 = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
   Linear{data_of(input),
          has_row_stride ? input.stride(0) : k,
@@ -205,6 +203,13 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::opti
          data_of(output),
          bias ? bias_fp32.data_ptr<float>() : nullptr}
       .run();
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+  auto sizes = x.sizes().vec();
+  sizes.back() = packed.size(1);
+  const at::Tensor output = at::empty(sizes, x.options());
+  linear_into(x, packed, bias, output);
   return output;
 }
 
@@ -246,6 +251,7 @@ TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
   library.def("pack_expert_weight(Tensor weight) -> Tensor", pack_expert_weight);
   library.def("grouped_linear(Tensor x, Tensor packed, Tensor counts) -> Tensor", grouped_linear);
   library.def("linear(Tensor x, Tensor packed, Tensor? bias) -> Tensor", linear);
+  library.def("linear_into(Tensor x, Tensor packed, Tensor? bias, Tensor(a!) output) -> ()", linear_into);
 }
 
 }  // namespace

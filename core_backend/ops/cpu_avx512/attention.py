@@ -24,6 +24,15 @@ class Plan:
     _plain: list[Any] = field(default_factory=list)
 
     @property
+    def is_decode(self) -> bool:
+        """Whether every request has one token, and its keys and values in the cache."""
+        return self.block_table is not None and bool((self.query_start_loc.diff() == 1).all())
+
+    def tensors(self) -> list[Tensor]:
+        """What the kernel reads of the requests."""
+        return [x for x in (self.query_start_loc, self.seq_lens, self.block_table) if x is not None]
+
+    @property
     def plain(self) -> Any:
         """What cpu.plan_attention makes of it, once."""
         if not self._plain:
