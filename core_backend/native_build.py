@@ -40,6 +40,7 @@ def torch_flags() -> list[str]:
         "-std=c++17",
         "-shared",
         "-fPIC",
+        "-DNDEBUG",  # as torch was built: without it, some of its classes have other members
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *includes,
     ]
