@@ -175,4 +175,6 @@ class OperatorSet(Protocol):
 
     # Sampling
 
+    def argmax(self, logits: Tensor) -> Tensor: ...
+
     def apply_top_k_top_p(self, logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor: ...

@@ -18,6 +18,7 @@ from core_backend.lora.loading import AscendWorkerLoRAManager
 from core_backend.ops.table import operator_set_name
 from core_backend.worker.graphs import AclGraphWrapper
 from core_backend.worker.recorded_steps import RecordedModel
+from core_backend.worker.sampler import AscendSampler
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput
@@ -34,6 +35,7 @@ class AscendModelRunner(GPUModelRunner):
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         with upstream_patches.without_cuda_events():
             super().__init__(vllm_config, device)
+        self.sampler = AscendSampler(self.model_config.logprobs_mode, self.model_config.use_fp64_gumbel)
         self._share_host_buffers()
 
     def _share_host_buffers(self) -> None:

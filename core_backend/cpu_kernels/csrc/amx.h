@@ -85,8 +85,8 @@ inline void amx_multiply(const bf16* a, int64_t lda, const Columns& b) {
       }
       if (prefetch)
         for (int row = 0; row < kAmxPairs; row++) {
-          _mm_prefetch(left + prefetch + row * row_bytes, _MM_HINT_T0);
-          _mm_prefetch(right + prefetch + row * row_bytes, _MM_HINT_T0);
+          _mm_prefetch(left + prefetch + row * row_bytes, _MM_HINT_T1);
+          _mm_prefetch(right + prefetch + row * row_bytes, _MM_HINT_T1);
         }
       top += kAmxPairs * 4, left += kAmxPairs * row_bytes, right += kAmxPairs * row_bytes;
     }

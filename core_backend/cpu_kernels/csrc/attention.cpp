@@ -34,7 +34,7 @@ void write_kv(const at::Tensor& key, const at::Tensor& value, const at::Tensor& 
   const int64_t num_tokens = slot_mapping.size(0), num_kv_heads = key.size(1), num_features = key.size(2);
   const int64_t block_size = key_cache.size(1), head_size = key_cache.size(3);
   const int64_t* slots = slot_mapping.data_ptr<int64_t>();
-#pragma omp parallel for if (num_tokens * num_kv_heads * num_features > 1 << 15)
+#pragma omp parallel for if (num_tokens * num_kv_heads * num_features > 1 << 12)
   for (int64_t token = 0; token < num_tokens; token++) {
     if (slots[token] < 0) continue;  // padding
     const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
@@ -95,13 +95,14 @@ struct ScoreTile {
   int64_t head_size;
   const bf16 *left, *right;
   float* scores;
+  int64_t prefetch;  // while the first rows are computed
 
   template <int ROWS, int UNROLL>
   void run(int64_t row) const {
     __m512 sums[ROWS][2];
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    const Columns keys{&left, &right, 1, static_cast<int>(head_size / 2), 2 * kTokens, 0};
+    const Columns keys{&left, &right, 1, static_cast<int>(head_size / 2), 2 * kTokens, row == 0 ? prefetch : 0};
     multiply_tile<ROWS, UNROLL>(query + row * head_size, head_size, keys, sums);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
@@ -117,6 +118,7 @@ struct ValueTile {
   const bf16 *const *left, *const *right;
   int tiles;
   float* sums_of_rows;
+  int64_t prefetch;  // while the first rows are computed
 
   template <int ROWS, int UNROLL>
   void run(int64_t row) const {
@@ -127,7 +129,7 @@ struct ValueTile {
       sums[r][0] = _mm512_loadu_ps(at_row + r * head_size);
       sums[r][1] = _mm512_loadu_ps(at_row + r * head_size + kLanes);
     }
-    const Columns values{left, right, tiles, kTokens / 2, 2 * head_size, 0};
+    const Columns values{left, right, tiles, kTokens / 2, 2 * head_size, row == 0 ? prefetch : 0};
     multiply_tile<ROWS, UNROLL>(weights + row * kKeys, kKeys, values, sums);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
@@ -185,10 +187,23 @@ void softmax_row(const Layer& layer, Scratch& scratch, int row, int first, int l
   scratch.total[row] += _mm512_reduce_add_ps(total);
 }
 
+const bf16* keys_at(const Layer& layer, const Work& work, int token) {
+  const int* blocks = layer.block_table + work.request * layer.block_table_stride;
+  const int64_t tile = token / kTokens;
+  return layer.keys + blocks[tile / layer.tiles_of_block] * layer.key_block +
+         tile_offset(work.kv_head, tile % layer.tiles_of_block, layer.tiles_of_block, layer.head_size);
+}
+
+// Elements from one to the other, which may lie anywhere.
+int64_t distance(const bf16* from, const bf16* to) {
+  return (reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from)) / static_cast<int64_t>(sizeof(bf16));
+}
+
 // The tiles of up to 128 keys and values that begin at token `begin`, a multiple of 16.
 struct Tiles {
   const bf16 *keys[kTiles + 1], *values[kTiles + 1];
   int count;
+  int64_t to_values;  // elements from a tile of keys to that of its values
 
   Tiles(const Layer& layer, const Work& work, int begin, int end, Scratch& scratch) : count((end - begin + 15) / 16) {
     const int* blocks = layer.block_table + work.request * layer.block_table_stride;
@@ -199,6 +214,7 @@ struct Tiles {
       keys[i] = layer.keys + block * layer.key_block + offset;
       values[i] = layer.values + block * layer.value_block + offset;
     }
+    to_values = distance(keys[0], values[0]);
     keys[count] = keys[count - 1];  // scores are computed for two tiles at a time
     if (const int written = (end - begin) % kTokens) values[count - 1] = without_rest(layer, scratch, written);
   }
@@ -215,7 +231,7 @@ struct Tiles {
   }
 };
 
-// Scores and sums of 32 rows at a time, on AMX; those of the last 32 that there are not are computed too, and never read.
+// Scores and sums of 32 rows at a time, on AMX.
 struct AmxProducts {
   const Layer& layer;
   Scratch& scratch;
@@ -225,22 +241,24 @@ struct AmxProducts {
   template <class Multiply>
   void for_rows(const Multiply& multiply) {
     for (int row = 0; row < rows; row += kAmxTileRows) {
-      tiles.for_rows(rows - row > kAmxRows ? kAmxTileRows : kAmxRows);
+      tiles.for_rows(std::min(rows - row, kAmxTileRows));
       multiply(row);
     }
   }
 
   void scores(const Tiles& of) {
     for_rows([&](int row) {
+      const int64_t prefetch = row == 0 ? of.to_values : 0;
       for (int i = 0; i < of.count; i += 2) {
-        const Columns keys{of.keys + i, of.keys + i + 1, 1, static_cast<int>(layer.head_size / 2), 2 * kTokens, 0};
+        const int pairs = static_cast<int>(layer.head_size / 2);
+        const Columns keys{of.keys + i, of.keys + i + 1, 1, pairs, 2 * kTokens, prefetch};
         amx_multiply_tile(tiles, scratch.query + row * layer.head_size, layer.head_size, keys,
                           scratch.scores + row * kKeys + i * kTokens, kKeys, false);
       }
     });
   }
 
-  void sums(const Tiles& of) {
+  void sums(const Tiles& of, int64_t prefetch) {
     const int pairs = (of.count + 1) / 2;
     const bf16* values[kTiles / 2];
     for (int i = 0; i < pairs; i++) values[i] = pair_of_tiles(of, 2 * i);
@@ -248,7 +266,7 @@ struct AmxProducts {
       for (int64_t feature = 0; feature < layer.head_size; feature += kTileColumns) {
         const bf16 *left[kTiles / 2], *right[kTiles / 2];
         for (int i = 0; i < pairs; i++) left[i] = values[i] + feature * 2, right[i] = left[i] + kLanes * 2;
-        const Columns columns{left, right, pairs, kAmxPairs, 2 * layer.head_size, 0};
+        const Columns columns{left, right, pairs, kAmxPairs, 2 * layer.head_size, row == 0 ? prefetch : 0};
         amx_multiply_tile(tiles, scratch.weights + row * kKeys, kKeys, columns,
                           scratch.sums + row * layer.head_size + feature, layer.head_size, true);
       }
@@ -282,7 +300,8 @@ void gather_queries(const Layer& layer, const Work& work, bf16* to) {
   }
 }
 
-void attend(const Layer& layer, const Work& work) {
+// `next` is what the thread will do after this, or null: what it reads first is fetched meanwhile.
+void attend(const Layer& layer, const Work& work, const Work* next) {
   static thread_local Scratch scratch;
   const int64_t heads = layer.heads_together, head_size = layer.head_size;
   const int rows = static_cast<int>(work.num_tokens * heads), seq_len = layer.seq_lens[work.request];
@@ -300,14 +319,14 @@ void attend(const Layer& layer, const Work& work) {
     scratch.highest[row] = sink ? *sink * kLog2E : kHidden;
     scratch.total[row] = sink ? 1.f : 0.f;
   }
-  const bool on_amx = rows >= kAmxRowsWorth && use_amx();
+  const bool on_amx = use_amx();
   AmxProducts amx{layer, scratch, rows, {}};
   for (int key = start; key < end; key += kKeys) {
     const Tiles tiles(layer, work, key, std::min(end, key + kKeys), scratch);
     if (on_amx) amx.scores(tiles);
     for (int i = 0; i < tiles.count && !on_amx; i += 2)
       for_row_tiles(rows, ScoreTile{scratch.query, head_size, tiles.keys[i], tiles.keys[i + 1],
-                                    scratch.scores + i * kTokens});
+                                    scratch.scores + i * kTokens, tiles.to_values});
     for (int row = 0; row < rows; row++) {
       const int at = position + row / static_cast<int>(heads);
       const int last = layer.causal ? at + 1 : window ? std::min(seq_len, at + window) : seq_len;
@@ -316,14 +335,18 @@ void attend(const Layer& layer, const Work& work) {
       const int num_scores = (on_amx ? (tiles.count + 1) / 2 * 2 : tiles.count) * kTokens;
       softmax_row(layer, scratch, row, std::max(0, first - key), last - key, num_scores);
     }
-    if (on_amx) amx.sums(tiles);
+    const bf16* following = key + kKeys < end ? keys_at(layer, work, key + kKeys)
+                            : next != nullptr ? keys_at(layer, *next, 0)
+                                              : nullptr;
+    const int64_t prefetch = following == nullptr ? 0 : distance(tiles.keys[0], following) - tiles.to_values;
+    if (on_amx) amx.sums(tiles, prefetch);
     for (int64_t feature = 0; feature < head_size && !on_amx; feature += kTileColumns) {
       const bf16 *left[kTiles], *right[kTiles];
       for (int i = 0; i < tiles.count; i++) {
         left[i] = tiles.values[i] + feature * 2;
         right[i] = left[i] + kLanes * 2;
       }
-      for_row_tiles(rows, ValueTile{scratch.weights, head_size, left, right, tiles.count, scratch.sums + feature});
+      for_row_tiles(rows, ValueTile{scratch.weights, head_size, left, right, tiles.count, scratch.sums + feature, prefetch});
     }
   }
   for (int row = 0; row < rows; row++) {
@@ -393,8 +416,10 @@ void attend_all(const at::Tensor& query, const at::Tensor& key_cache, const at::
                     heads_together(num_heads / num_kv_heads, max_rows)};
   const std::vector<Work> work = split(layer, seq_lens.size(0));
   const int64_t count = static_cast<int64_t>(work.size());
-#pragma omp parallel for schedule(dynamic, 2) if (count > 3)
-  for (int64_t i = 0; i < count; i++) attend(layer, work[i]);
+  const int64_t chunk = std::clamp<int64_t>(count / (4 * omp_get_max_threads()), 1, 8);
+#pragma omp parallel for schedule(dynamic, chunk) if (count > 3)
+  for (int64_t i = 0; i < count; i++)
+    attend(layer, work[i], (i + 1) % chunk && i + 1 < count ? &work[i + 1] : nullptr);
 }
 
 void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,

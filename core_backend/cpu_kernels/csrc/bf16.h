@@ -24,6 +24,17 @@ inline __m512 load(const bf16* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
+inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+
+inline float load_one(const float* from) { return *from; }
+
+inline float load_one(const bf16* from) {
+  const uint32_t bits = static_cast<uint32_t>(*from) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
 inline void store(bf16* to, __m512 values) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(values));
 }
@@ -82,8 +93,8 @@ inline void multiply_tile(const bf16* a, int64_t lda, const Columns& b, __m512 (
       for (int u = 0; u < UNROLL; u++) {
         const __m512bh x = load_pairs(left + u * b.row_stride), y = load_pairs(right + u * b.row_stride);
         if (b.prefetch) {
-          _mm_prefetch(reinterpret_cast<const char*>(left + u * b.row_stride + b.prefetch), _MM_HINT_T0);
-          _mm_prefetch(reinterpret_cast<const char*>(right + u * b.row_stride + b.prefetch), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(left + u * b.row_stride + b.prefetch), _MM_HINT_T1);
+          _mm_prefetch(reinterpret_cast<const char*>(right + u * b.row_stride + b.prefetch), _MM_HINT_T1);
         }
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {

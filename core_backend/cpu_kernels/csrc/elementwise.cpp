@@ -10,7 +10,7 @@
 namespace ascend {
 namespace {
 
-constexpr int64_t kWorthThreads = 1 << 16;  // elements: below, waking the other threads costs more than they bring
+constexpr int64_t kWorthThreads = 1 << 13;  // elements: below, waking the other threads costs more than they bring
 
 // output = norm(x + residual) * weight; the sum is written to sum, if that is wanted.
 void normalize_row(const bf16* x, const bf16* residual, const bf16* weight, bf16* sum, bf16* output, float* row,
@@ -127,32 +127,29 @@ std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& positions, const at:
 }
 
 // Where the largest of `size` elements is; the first of equal ones. Of numbers only.
-int64_t largest(const bf16* row, int64_t size) {
+template <class Element>
+int64_t largest(const Element* row, int64_t size) {
   __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) most = _mm512_max_ps(most, load(row + i));
   float best = _mm512_reduce_max_ps(most);
-  const auto value = [&](int64_t at) {
-    const uint32_t bits = static_cast<uint32_t>(row[at]) << 16;
-    float number;
-    std::memcpy(&number, &bits, sizeof(number));
-    return number;
-  };
-  for (int64_t rest = i; rest < size; rest++) best = std::max(best, value(rest));
+  for (int64_t rest = i; rest < size; rest++) best = std::max(best, load_one(row + rest));
   for (i = 0; i + kLanes <= size; i += kLanes)
     if (const __mmask16 equal = _mm512_cmp_ps_mask(load(row + i), _mm512_set1_ps(best), _CMP_EQ_OQ))
       return i + __builtin_ctz(equal);
-  while (i < size - 1 && value(i) != best) i++;
+  while (i < size - 1 && load_one(row + i) != best) i++;
   return i;
 }
 
-// x [rows, size] -> [rows]
+// x [rows, size], bf16 or fp32 -> [rows]
 at::Tensor argmax(const at::Tensor& x) {
   const int64_t rows = x.size(0), size = x.size(1);
   const at::Tensor output = at::empty({rows}, x.options().dtype(at::kLong));
 #pragma omp parallel for if (x.numel() > kWorthThreads)
   for (int64_t row = 0; row < rows; row++)
-    output.data_ptr<int64_t>()[row] = largest(data_of(x) + row * x.stride(0), size);
+    output.data_ptr<int64_t>()[row] = x.scalar_type() == at::kFloat
+                                          ? largest(x.data_ptr<float>() + row * x.stride(0), size)
+                                          : largest(data_of(x) + row * x.stride(0), size);
   return output;
 }
 

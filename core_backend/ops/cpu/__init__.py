@@ -17,11 +17,12 @@ from core_backend.ops.cpu.moe import (
 from core_backend.ops.cpu.norm import add_rms_norm, rms_norm
 from core_backend.ops.cpu.quantization import pack_quantized_weight, quantize_per_token, quantized_linear
 from core_backend.ops.cpu.rotary import mrope, rotary
-from core_backend.ops.cpu.sampling import apply_top_k_top_p
+from core_backend.ops.cpu.sampling import apply_top_k_top_p, argmax
 
 __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
+    "argmax",
     "combine_experts",
     "combine_from_ranks",
     "compute_slot_mapping",

@@ -1,8 +1,17 @@
-"""What sampling may choose from."""
+"""What sampling chooses, and may choose from."""
 
 from torch import Tensor
 
 HIDDEN = float("-inf")
+
+
+def argmax(logits: Tensor) -> Tensor:
+    """Where each row's largest logit is; the first of equal ones.
+
+    logits   [num_reqs, vocab_size]
+    returns  [num_reqs] int64
+    """
+    return logits.argmax(dim=-1)
 
 
 def apply_top_k_top_p(logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor:

@@ -37,10 +37,12 @@ from core_backend.ops.cpu_avx512.linear import linear, pack_linear_weight  # noq
 from core_backend.ops.cpu_avx512.moe import grouped_matmul, pack_expert_weight  # noqa: E402
 from core_backend.ops.cpu_avx512.norm import add_rms_norm, rms_norm  # noqa: E402
 from core_backend.ops.cpu_avx512.rotary import rotary  # noqa: E402
+from core_backend.ops.cpu_avx512.sampling import argmax  # noqa: E402
 
 __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
+    "argmax",
     "combine_experts",
     "combine_from_ranks",
     "compute_slot_mapping",

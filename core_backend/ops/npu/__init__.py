@@ -1,5 +1,6 @@
 """The operator vocabulary on torch_npu's fused operators: Atlas A2 and A3. ops/cpu's docstrings say what each means."""
 
+from core_backend.ops.cpu import argmax
 from core_backend.ops.npu.activation import gelu_and_mul, silu_and_mul
 from core_backend.ops.npu.attention import paged_attention, plan_attention, varlen_attention
 from core_backend.ops.npu.kv_cache import compute_slot_mapping, prepare_slot_mapping, write_kv
@@ -21,6 +22,7 @@ from core_backend.ops.npu.sampling import apply_top_k_top_p
 __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
+    "argmax",
     "combine_experts",
     "combine_from_ranks",
     "compute_slot_mapping",

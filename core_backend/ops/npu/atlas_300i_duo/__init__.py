@@ -5,7 +5,7 @@ What the chip table refuses there has no operator here either: calling it raises
 
 # npu_top_k_top_p is not on this chip: sampling and three-part rotary embedding run as single operators,
 # and nothing sends tokens by itself.
-from core_backend.ops.cpu import apply_top_k_top_p, combine_from_ranks, dispatch_to_ranks, mrope
+from core_backend.ops.cpu import apply_top_k_top_p, argmax, combine_from_ranks, dispatch_to_ranks, mrope
 from core_backend.ops.npu import (
     add_rms_norm,
     compute_slot_mapping,
@@ -34,6 +34,7 @@ from core_backend.ops.npu.atlas_300i_duo.rotary import rotary
 __all__ = [
     "add_rms_norm",
     "apply_top_k_top_p",
+    "argmax",
     "combine_experts",
     "combine_from_ranks",
     "compute_slot_mapping",
