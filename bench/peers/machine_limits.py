@@ -9,7 +9,8 @@ import torch
 from answering import answer
 
 REPEATS = 10
-SIDE = 4096  # of the matrices that are multiplied
+SIDES = (512, 1024, 2048, 4096)  # of the matrices that are multiplied; small ones stay in the caches
+ROW = 1024  # elements of a row of the matrix that is read
 
 
 class MachineLimits:
@@ -22,14 +23,20 @@ class MachineLimits:
         return {"torch": version("torch")}
 
     def bytes_per_second(self, num_bytes: int) -> float:
-        """Of reading `num_bytes` again and again, from memory or from whatever cache they fit into."""
-        numbers = torch.ones(num_bytes // 8, dtype=torch.int64)
-        return num_bytes / _least_seconds(lambda: numbers.max())
+        """Of reading `num_bytes` again and again, from memory or from whatever cache they fit into.
+
+        A matrix times a vector: of torch's operators, the one that reads fastest.
+        """
+        matrix, vector = torch.ones(num_bytes // 4 // ROW, ROW), torch.ones(ROW)
+        return matrix.nbytes / _least_seconds(lambda: matrix @ vector)
 
     def flops_per_second(self) -> float:
-        """Of a bfloat16 matrix product."""
-        left, right = (torch.randn(SIDE, SIDE, dtype=torch.bfloat16) for _ in range(2))
-        return 2 * SIDE**3 / _least_seconds(lambda: left @ right)
+        """Of a bfloat16 matrix product, of the size that is fastest."""
+        return max(self._flops_per_second(side) for side in SIDES)
+
+    def _flops_per_second(self, side: int) -> float:
+        left, right = (torch.randn(side, side, dtype=torch.bfloat16) for _ in range(2))
+        return 2 * side**3 / _least_seconds(lambda: left @ right)
 
 
 def _least_seconds(work: Callable[[], object]) -> float:

@@ -82,12 +82,17 @@ int64_t heads_together(int64_t heads_per_kv_head, int64_t max_rows) {
 
 struct alignas(64) Scratch {
   bf16 query[kMaxRows * kMaxHeadSize];
-  float scores[kMaxRows * kKeys];
-  bf16 weights[kMaxRows * kKeys];
+  float scores[kMicroRows * kKeys];   // of the rows of a block
+  bf16 weights[kMicroRows * kKeys];   // the same
   float sums[kMaxRows * kMaxHeadSize];
   float highest[kMaxRows], total[kMaxRows];
   bf16 last_values[kTokens * kMaxHeadSize];
   bf16 value_pairs[kTiles / 2][2 * kTokens * kMaxHeadSize];  // that do not lie beside each other in the cache
+};
+
+// Rows whose scores are held at a time.
+struct Block {
+  int first, count;
 };
 
 struct ScoreTile {
@@ -147,44 +152,58 @@ __m512 capped(__m512 score, float cap) {
   return _mm512_mul_ps(tanh, _mm512_set1_ps(cap));
 }
 
-// The exponentials of one row's scores, first to last (exclusive) of which are seen; what was summed before is scaled.
-void softmax_row(const Layer& layer, Scratch& scratch, int row, int first, int last, int num_scores) {
-  float* scores = scratch.scores + row * kKeys;
-  bf16* weights = scratch.weights + row * kKeys;
-  std::fill(scores, scores + std::min(first, num_scores), kHidden);
-  std::fill(scores + std::clamp(last, 0, num_scores), scores + num_scores, kHidden);
-  const __m512 scale = _mm512_set1_ps(layer.scale), hidden = _mm512_set1_ps(kHidden / 2);
-  __m512 most = _mm512_set1_ps(kHidden);
-  for (int i = 0; i < num_scores; i += kLanes) {
-    const __m512 raw = _mm512_loadu_ps(scores + i);
-    __m512 score = _mm512_mul_ps(raw, scale);
-    if (layer.soft_cap > 0) score = capped(score, layer.soft_cap);
-    score = _mm512_mask_mov_ps(score, _mm512_cmp_ps_mask(raw, hidden, _CMP_LT_OQ), _mm512_set1_ps(kHidden));
-    _mm512_storeu_ps(scores + i, score);
-    most = _mm512_max_ps(most, score);
-  }
-  const float highest = std::max(scratch.highest[row], _mm512_reduce_max_ps(most));
-  if (highest < kHidden / 2) {  // nothing seen so far
-    std::memset(weights, 0, num_scores * sizeof(bf16));
-    return;
-  }
+// What is hidden from a row, before `first` and from `last` on, gets a score that leaves no weight.
+void hide(float* scores, int first, int last, int num_scores) {
+  if (first > 0) std::fill(scores, scores + std::min(first, num_scores), kHidden);
+  if (last < num_scores) std::fill(scores + std::max(last, 0), scores + num_scores, kHidden);
+}
+
+float highest_of(const float* scores, int num_scores) {
+  __m512 most = _mm512_loadu_ps(scores);
+  for (int i = kLanes; i < num_scores; i += kLanes) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
+  return _mm512_reduce_max_ps(most);
+}
+
+// weights = 2^(scores * scale - highest); their sum.
+float exponentials(const float* scores, float scale, float highest, int num_scores, bf16* weights) {
+  const __m512 factor = _mm512_set1_ps(scale), most = _mm512_set1_ps(highest);
   __m512 total = _mm512_setzero_ps();
   for (int i = 0; i < num_scores; i += kLanes) {
-    const __m512 score = _mm512_loadu_ps(scores + i);
-    const __mmask16 seen = _mm512_cmp_ps_mask(score, hidden, _CMP_GT_OQ);
-    const __m512 e = _mm512_maskz_mov_ps(seen, exp2(_mm512_sub_ps(score, _mm512_set1_ps(highest))));
+    const __m512 e = exp2_for_bf16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), factor, most));
     total = _mm512_add_ps(total, e);
     store(weights + i, e);
   }
-  if (highest > scratch.highest[row]) {
-    const float shrink = std::exp2(scratch.highest[row] - highest);
+  return _mm512_reduce_add_ps(total);
+}
+
+// The weights of one row's keys, first to last (exclusive) of which are seen; what was summed before is scaled.
+void softmax_row(const Layer& layer, Scratch& scratch, Block block, int row, int first, int last, int num_scores) {
+  float* scores = scratch.scores + (row - block.first) * kKeys;
+  bf16* weights = scratch.weights + (row - block.first) * kKeys;
+  float scale = layer.scale;
+  if (layer.soft_cap > 0) {
+    for (int i = 0; i < num_scores; i += kLanes) {
+      const __m512 score = _mm512_mul_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(scale));
+      _mm512_storeu_ps(scores + i, capped(score, layer.soft_cap));
+    }
+    scale = 1;
+  }
+  hide(scores, first, last, num_scores);
+  const float before = scratch.highest[row], highest = std::max(before, highest_of(scores, num_scores) * scale);
+  if (first >= std::min(last, num_scores) && before == kHidden) {  // nothing seen so far
+    std::memset(weights, 0, num_scores * sizeof(bf16));
+    return;
+  }
+  const float total = exponentials(scores, scale, highest, num_scores, weights);
+  if (highest > before) {
+    const float shrink = std::exp2(before - highest);
     float* sums = scratch.sums + row * layer.head_size;
     for (int64_t i = 0; i < layer.head_size; i += kLanes)
       _mm512_storeu_ps(sums + i, _mm512_mul_ps(_mm512_loadu_ps(sums + i), _mm512_set1_ps(shrink)));
     scratch.total[row] *= shrink;
     scratch.highest[row] = highest;
   }
-  scratch.total[row] += _mm512_reduce_add_ps(total);
+  scratch.total[row] += total;
 }
 
 const bf16* keys_at(const Layer& layer, const Work& work, int token) {
@@ -231,46 +250,59 @@ struct Tiles {
   }
 };
 
-// Scores and sums of 32 rows at a time, on AMX.
-struct AmxProducts {
+// Scores and sums of a block of rows, by the micro-kernel. `prefetch` is the distance to what is fetched meanwhile.
+struct MicroProducts {
+  static constexpr int kRows = kMicroRows;
   const Layer& layer;
   Scratch& scratch;
-  int rows;
+
+  static int num_scores(int tiles) { return tiles * kTokens; }
+
+  void scores(const Tiles& of, Block block, int64_t prefetch) {
+    const bf16* query = scratch.query + block.first * layer.head_size;
+    for (int i = 0; i < of.count; i += 2)
+      for_row_tiles(block.count, ScoreTile{query, layer.head_size, of.keys[i], of.keys[i + 1],
+                                           scratch.scores + i * kTokens, prefetch});
+  }
+
+  void sums(const Tiles& of, Block block, int64_t prefetch) {
+    for (int64_t feature = 0; feature < layer.head_size; feature += kTileColumns) {
+      const bf16 *left[kTiles], *right[kTiles];
+      for (int i = 0; i < of.count; i++) left[i] = of.values[i] + feature * 2, right[i] = left[i] + kLanes * 2;
+      for_row_tiles(block.count, ValueTile{scratch.weights, layer.head_size, left, right, of.count,
+                                           scratch.sums + block.first * layer.head_size + feature, prefetch});
+    }
+  }
+};
+
+// The same on AMX. Of an odd number of tiles, the next one is computed too, and hidden.
+struct AmxProducts {
+  static constexpr int kRows = kAmxTileRows;
+  const Layer& layer;
+  Scratch& scratch;
   AmxTiles tiles;
 
-  template <class Multiply>
-  void for_rows(const Multiply& multiply) {
-    for (int row = 0; row < rows; row += kAmxTileRows) {
-      tiles.for_rows(std::min(rows - row, kAmxTileRows));
-      multiply(row);
+  static int num_scores(int tiles) { return (tiles + 1) / 2 * 2 * kTokens; }
+
+  void scores(const Tiles& of, Block block, int64_t prefetch) {
+    tiles.for_rows(block.count);
+    const bf16* query = scratch.query + block.first * layer.head_size;
+    for (int i = 0; i < of.count; i += 2) {
+      const Columns keys{of.keys + i, of.keys + i + 1, 1, static_cast<int>(layer.head_size / 2), 2 * kTokens, prefetch};
+      amx_multiply_tile(tiles, query, layer.head_size, keys, scratch.scores + i * kTokens, kKeys, false);
     }
   }
 
-  void scores(const Tiles& of) {
-    for_rows([&](int row) {
-      const int64_t prefetch = row == 0 ? of.to_values : 0;
-      for (int i = 0; i < of.count; i += 2) {
-        const int pairs = static_cast<int>(layer.head_size / 2);
-        const Columns keys{of.keys + i, of.keys + i + 1, 1, pairs, 2 * kTokens, prefetch};
-        amx_multiply_tile(tiles, scratch.query + row * layer.head_size, layer.head_size, keys,
-                          scratch.scores + row * kKeys + i * kTokens, kKeys, false);
-      }
-    });
-  }
-
-  void sums(const Tiles& of, int64_t prefetch) {
+  void sums(const Tiles& of, Block block, int64_t prefetch) {
     const int pairs = (of.count + 1) / 2;
-    const bf16* values[kTiles / 2];
+    const bf16 *values[kTiles / 2], *left[kTiles / 2], *right[kTiles / 2];
     for (int i = 0; i < pairs; i++) values[i] = pair_of_tiles(of, 2 * i);
-    for_rows([&](int row) {
-      for (int64_t feature = 0; feature < layer.head_size; feature += kTileColumns) {
-        const bf16 *left[kTiles / 2], *right[kTiles / 2];
-        for (int i = 0; i < pairs; i++) left[i] = values[i] + feature * 2, right[i] = left[i] + kLanes * 2;
-        const Columns columns{left, right, pairs, kAmxPairs, 2 * layer.head_size, row == 0 ? prefetch : 0};
-        amx_multiply_tile(tiles, scratch.weights + row * kKeys, kKeys, columns,
-                          scratch.sums + row * layer.head_size + feature, layer.head_size, true);
-      }
-    });
+    for (int64_t feature = 0; feature < layer.head_size; feature += kTileColumns) {
+      for (int i = 0; i < pairs; i++) left[i] = values[i] + feature * 2, right[i] = left[i] + kLanes * 2;
+      const Columns columns{left, right, pairs, kAmxPairs, 2 * layer.head_size, prefetch};
+      amx_multiply_tile(tiles, scratch.weights, kKeys, columns,
+                        scratch.sums + block.first * layer.head_size + feature, layer.head_size, true);
+    }
   }
 
  private:
@@ -300,64 +332,78 @@ void gather_queries(const Layer& layer, const Work& work, bf16* to) {
   }
 }
 
-// `next` is what the thread will do after this, or null: what it reads first is fetched meanwhile.
-void attend(const Layer& layer, const Work& work, const Work* next) {
-  static thread_local Scratch scratch;
-  const int64_t heads = layer.heads_together, head_size = layer.head_size;
-  const int rows = static_cast<int>(work.num_tokens * heads), seq_len = layer.seq_lens[work.request];
-  const int begin = layer.query_start_loc[work.request], num_queries = layer.query_start_loc[work.request + 1] - begin;
-  const int position = seq_len - num_queries + work.first_token - begin;  // of the first row's token
-  const int last_position = position + work.num_tokens - 1;
-  const int window = static_cast<int>(layer.window);
-  const int end = layer.causal ? last_position + 1 : window ? std::min(seq_len, last_position + window) : seq_len;
-  const int start = window ? std::max(0, position - window + 1) / kTokens * kTokens : 0;
+// Where one work's rows look: token positions, and the keys from start to end that any of them sees.
+struct Sight {
+  int position, seq_len, start, end;
 
+  Sight(const Layer& layer, const Work& work) {
+    const int begin = layer.query_start_loc[work.request], window = static_cast<int>(layer.window);
+    seq_len = layer.seq_lens[work.request];
+    position = seq_len - (layer.query_start_loc[work.request + 1] - begin) + work.first_token - begin;
+    const int last_position = position + work.num_tokens - 1;
+    end = layer.causal ? last_position + 1 : window ? std::min(seq_len, last_position + window) : seq_len;
+    start = window ? std::max(0, position - window + 1) / kTokens * kTokens : 0;
+  }
+
+  // The keys that the token at `at` sees, counted from `key` on.
+  int first(const Layer& layer, int at, int key) const {
+    return layer.window ? std::max(0, at - static_cast<int>(layer.window) + 1 - key) : 0;
+  }
+
+  int last(const Layer& layer, int at, int key) const {
+    if (layer.causal) return at + 1 - key;
+    return (layer.window ? std::min(seq_len, at + static_cast<int>(layer.window)) : seq_len) - key;
+  }
+};
+
+void begin_rows(const Layer& layer, const Work& work, int rows, Scratch& scratch) {
   gather_queries(layer, work, scratch.query);
-  std::fill_n(scratch.sums, rows * head_size, 0.f);
+  std::fill_n(scratch.sums, rows * layer.head_size, 0.f);
   for (int row = 0; row < rows; row++) {
-    const float* sink = layer.sinks ? layer.sinks + work.first_head + row % heads : nullptr;
+    const float* sink = layer.sinks ? layer.sinks + work.first_head + row % layer.heads_together : nullptr;
     scratch.highest[row] = sink ? *sink * kLog2E : kHidden;
     scratch.total[row] = sink ? 1.f : 0.f;
   }
-  const bool on_amx = use_amx();
-  AmxProducts amx{layer, scratch, rows, {}};
-  for (int key = start; key < end; key += kKeys) {
-    const Tiles tiles(layer, work, key, std::min(end, key + kKeys), scratch);
-    if (on_amx) amx.scores(tiles);
-    for (int i = 0; i < tiles.count && !on_amx; i += 2)
-      for_row_tiles(rows, ScoreTile{scratch.query, head_size, tiles.keys[i], tiles.keys[i + 1],
-                                    scratch.scores + i * kTokens, tiles.to_values});
-    for (int row = 0; row < rows; row++) {
-      const int at = position + row / static_cast<int>(heads);
-      const int last = layer.causal ? at + 1 : window ? std::min(seq_len, at + window) : seq_len;
-      const int first = window ? std::max(0, at - window + 1) : 0;
-      // Of an odd number of tiles, AMX has the next one too, and hides it.
-      const int num_scores = (on_amx ? (tiles.count + 1) / 2 * 2 : tiles.count) * kTokens;
-      softmax_row(layer, scratch, row, std::max(0, first - key), last - key, num_scores);
-    }
-    const bf16* following = key + kKeys < end ? keys_at(layer, work, key + kKeys)
-                            : next != nullptr ? keys_at(layer, *next, 0)
-                                              : nullptr;
-    const int64_t prefetch = following == nullptr ? 0 : distance(tiles.keys[0], following) - tiles.to_values;
-    if (on_amx) amx.sums(tiles, prefetch);
-    for (int64_t feature = 0; feature < head_size && !on_amx; feature += kTileColumns) {
-      const bf16 *left[kTiles], *right[kTiles];
-      for (int i = 0; i < tiles.count; i++) {
-        left[i] = tiles.values[i] + feature * 2;
-        right[i] = left[i] + kLanes * 2;
-      }
-      for_row_tiles(rows, ValueTile{scratch.weights, head_size, left, right, tiles.count, scratch.sums + feature, prefetch});
-    }
-  }
+}
+
+void end_rows(const Layer& layer, const Work& work, int rows, const Scratch& scratch) {
   for (int row = 0; row < rows; row++) {
     const float total = scratch.total[row];
     const __m512 norm = _mm512_set1_ps(total > 0 ? 1.f / total : 0.f);
-    bf16* to = layer.out + (work.first_token + row / heads) * layer.out_stride +
-               (work.first_head + row % heads) * layer.num_features;
+    bf16* to = layer.out + (work.first_token + row / layer.heads_together) * layer.out_stride +
+               (work.first_head + row % layer.heads_together) * layer.num_features;
     for (int64_t i = 0; i < layer.num_features; i += kLanes)
-      store_first(to + i, _mm512_mul_ps(_mm512_loadu_ps(scratch.sums + row * head_size + i), norm),
+      store_first(to + i, _mm512_mul_ps(_mm512_loadu_ps(scratch.sums + row * layer.head_size + i), norm),
                   layer.num_features - i);
   }
+}
+
+// `next` is what the thread will do after this, or null: what it reads first is fetched meanwhile.
+template <class Products>
+void attend(const Layer& layer, const Work& work, const Work* next) {
+  static thread_local Scratch scratch;
+  const int heads = static_cast<int>(layer.heads_together), rows = work.num_tokens * heads;
+  const Sight sight(layer, work);
+  begin_rows(layer, work, rows, scratch);
+  Products products{layer, scratch};
+  for (int key = sight.start; key < sight.end; key += kKeys) {
+    const Tiles tiles(layer, work, key, std::min(sight.end, key + kKeys), scratch);
+    const bf16* following = key + kKeys < sight.end ? keys_at(layer, work, key + kKeys)
+                            : next != nullptr       ? keys_at(layer, *next, 0)
+                                                    : nullptr;
+    const int64_t to_following = following == nullptr ? 0 : distance(tiles.keys[0], following) - tiles.to_values;
+    for (int row = 0; row < rows; row += Products::kRows) {
+      const Block block{row, std::min(Products::kRows, rows - row)};
+      products.scores(tiles, block, row == 0 ? tiles.to_values : 0);
+      for (int r = row; r < row + block.count; r++) {
+        const int at = sight.position + r / heads;
+        softmax_row(layer, scratch, block, r, sight.first(layer, at, key), sight.last(layer, at, key),
+                    Products::num_scores(tiles.count));
+      }
+      products.sums(tiles, block, row == 0 ? to_following : 0);
+    }
+  }
+  end_rows(layer, work, rows, scratch);
 }
 
 // A request's rows of the same heads follow one another, so that their keys and values stay in the CPU's cache.
@@ -416,10 +462,14 @@ void attend_all(const at::Tensor& query, const at::Tensor& key_cache, const at::
                     heads_together(num_heads / num_kv_heads, max_rows)};
   const std::vector<Work> work = split(layer, seq_lens.size(0));
   const int64_t count = static_cast<int64_t>(work.size());
+  const auto attend_work = [&](const Work& some, const Work* next) {
+    const bool on_amx = use_amx() && some.num_tokens * layer.heads_together >= kAmxRowsWorth;
+    on_amx ? attend<AmxProducts>(layer, some, next) : attend<MicroProducts>(layer, some, next);
+  };
   const int64_t chunk = std::clamp<int64_t>(count / (4 * omp_get_max_threads()), 1, 8);
 #pragma omp parallel for schedule(dynamic, chunk) if (count > 3)
   for (int64_t i = 0; i < count; i++)
-    attend(layer, work[i], (i + 1) % chunk && i + 1 < count ? &work[i + 1] : nullptr);
+    attend_work(work[i], (i + 1) % chunk && i + 1 < count ? &work[i + 1] : nullptr);
 }
 
 void paged_attention(const at::Tensor& query, const at::Tensor& key_cache, const at::Tensor& value_cache,
