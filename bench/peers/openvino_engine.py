@@ -36,11 +36,13 @@ class OpenVinoGenAI:
         tensor = _tensor(prompt)
         self._num_asked += 1
         started = time.perf_counter()
-        self._pipeline.add_request(self._num_asked, tensor, _greedy(output_len))
+        handle = self._pipeline.add_request(self._num_asked, tensor, _greedy(output_len))  # whose end ends the request
         stamps = []
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()
             stamps.append(time.perf_counter() - started)
+        (output,) = handle.read_all()
+        assert len(output.generated_ids) == output_len
         return stamps[0], stamps[-1]
 
 

@@ -1,5 +1,6 @@
 """Each patch runs twice safely, and fails loudly when its target has moved. In processes of their own."""
 
+import json
 import subprocess
 import sys
 
@@ -22,27 +23,52 @@ TARGETS = {
     "prompts_before_texts": ("vllm.entrypoints.pooling.embed.io_processor.EmbedIOProcessor", "_has_chat_template"),
     "windows_and_angles_of_modern_bert": ("vllm.model_executor.models.modernbert", "EncoderOnlyAttention"),
 }
-# One interpreter for each, because importing vLLM takes seconds.
+# A process for each, forked from one that has imported vLLM, which takes seconds. Prints what failed in each, or nothing.
 CHECKS = """
-from core_backend.upstream_patches import {patch} as patch
-untouched = object()
-setattr(module, name, untouched)
-patch(), patch()
-assert getattr(module, name) != untouched, "it replaces its target"
-delattr(module, name)
-try:
-    patch()
-except RuntimeError as error:
-    assert "has moved: core_backend is written for vLLM 0.23.0" in str(error), error
-else:
-    raise AssertionError("a moved target is not noticed")
+import json, os, sys, traceback
+from pkgutil import resolve_name
+
+targets = {patch: (resolve_name(module), name) for patch, (module, name) in json.loads(sys.argv[1]).items()}
+from core_backend import upstream_patches
+
+
+def check(patch, module, name):
+    untouched = object()
+    setattr(module, name, untouched)
+    patch(), patch()
+    assert getattr(module, name) != untouched, "it replaces its target"
+    delattr(module, name)
+    try:
+        patch()
+    except RuntimeError as error:
+        assert "has moved: core_backend is written for vLLM 0.23.0" in str(error), error
+    else:
+        raise AssertionError("a moved target is not noticed")
+
+
+failures = {}
+for patch, target in targets.items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            check(getattr(upstream_patches, patch), *target)
+        except BaseException:
+            os.write(writing, traceback.format_exc().encode())
+        os._exit(0)
+    os.close(writing)
+    failures[patch] = os.fdopen(reading).read()
+    os.wait()
+print(json.dumps(failures))
 """
 
 
-@pytest.mark.parametrize("patch", TARGETS)
-def test_it_may_be_applied_twice_and_names_a_target_that_moved(patch):
-    module, name = TARGETS[patch]
-    code = f"from pkgutil import resolve_name; module = resolve_name({module!r}); name = {name!r}\n"
-    code += CHECKS.format(patch=patch)
-    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+@pytest.fixture(scope="module")
+def failures():
+    done = subprocess.run([sys.executable, "-c", CHECKS, json.dumps(TARGETS)], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("patch", TARGETS)
+def test_it_may_be_applied_twice_and_names_a_target_that_moved(failures, patch):
+    assert failures[patch] == ""
