@@ -23,7 +23,7 @@ TARGETS = {
     "prompts_before_texts": ("vllm.entrypoints.pooling.embed.io_processor.EmbedIOProcessor", "_has_chat_template"),
     "windows_and_angles_of_modern_bert": ("vllm.model_executor.models.modernbert", "EncoderOnlyAttention"),
 }
-# A process for each, forked from one that has imported vLLM, which takes seconds. Prints what failed in each, or nothing.
+# A process for each, forked from one that has imported vLLM, which takes seconds. Prints what failed in each.
 CHECKS = """
 import json, os, sys, traceback
 from pkgutil import resolve_name
