@@ -12,7 +12,7 @@ VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
 
-.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-peers bench-profile bench-growth models adapters docs vllm-names clean
+.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-peers bench-shapes bench-profile bench-growth models adapters docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -62,6 +62,10 @@ bench: $(INSTALLED)
 # Where the time of W1 and W2 goes, on torch's operators and on our kernels; writes docs/performance.md.
 bench-profile: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.profile
+
+# A billion parameters, and 16 experts, of random weights; writes docs/performance.md. Minutes.
+bench-shapes: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.shapes
 
 # tok/s as requests become more, and time per token as contexts become longer; writes bench/growth.png. Minutes.
 bench-growth: $(INSTALLED)

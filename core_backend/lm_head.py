@@ -1,5 +1,6 @@
 """vLLM's output layer, with its weight packed for the device once it is loaded."""
 
+import weakref
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBa
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     UnquantizedEmbeddingMethod,
-    VocabParallelEmbedding,
 )
 
 from core_backend.ops.table import operators
@@ -22,7 +22,7 @@ class PackedHeadMethod(UnquantizedEmbeddingMethod):
         if packed is weight:
             return
         layer.packed_weight = packed
-        if not layer.is_tied:  # the embeddings are read from a tied one
+        if not layer.is_tied:
             layer.weight.data = weight.new_empty(0)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -32,18 +32,18 @@ class PackedHeadMethod(UnquantizedEmbeddingMethod):
 class AscendParallelLMHead(ParallelLMHead):
     """From the last layer's output to a score for each token."""
 
-    is_tied = False
     quant_method: QuantizeMethodBase
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._own_weight = weakref.ref(self.weight)
         if type(self.quant_method) is UnquantizedEmbeddingMethod:  # a quantized layer keeps its own method
             self.quant_method = PackedHeadMethod()
 
-    def tie_weights(self, embed_tokens: VocabParallelEmbedding) -> torch.nn.Module:
-        """Use the weight of the embeddings."""
-        self.is_tied = True
-        return super().tie_weights(embed_tokens)
+    @property
+    def is_tied(self) -> bool:
+        """Whether the weight is the embeddings', which are read from it: some models assign it, others tie_weights."""
+        return self._own_weight() is not self.weight
 
 
 def register_lm_head() -> None:

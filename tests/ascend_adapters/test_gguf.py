@@ -9,7 +9,7 @@ import transformers
 
 from ascend_adapters.errors import ModelError
 from ascend_adapters.gguf import converted
-from ascend_adapters.models import CATALOGUE, _download, _extract, locate, prepare
+from ascend_adapters.models import CATALOGUE, locate, original, prepare
 from ascend_adapters.prepared import MANIFEST
 from ascend_adapters.progress import Progress
 from tests.gguf_files import MARKS, TEXT, vocabulary_and_merges, write
@@ -45,7 +45,7 @@ def convert(path):
 @pytest.mark.slow  # 100 s
 def test_the_catalogues_gguf_gives_the_catalogues_folder(tmp_path, chat_model_folder):
     model = CATALOGUE["smollm2-135m-instruct"]
-    file = _extract(_download(model, tmp_path), model, tmp_path)
+    file = original(model, tmp_path)
     folder = prepare(locate(str(file)), Progress("model", quiet=True))
     names = sorted(set(os.listdir(chat_model_folder)) - {MANIFEST})
     assert sorted(set(os.listdir(folder)) - {MANIFEST}) == names

@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
 from tests.conftest import CHAT_MODEL
 from tests.e2e.prompts import prompts_of
+from tests.models import Family
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -58,16 +60,15 @@ def test_log_probabilities_are_as_near_to_fp32_as_those_of_hugging_face(bf16_eng
     assert_as_near(logprobs_of_engine(bf16_engine, prompts), theirs, exact)
 
 
-def test_so_are_those_of_what_it_writes_in_batches_of_changing_sizes(bf16_engine, chat_model_folder, reference):
-    """Steps are recorded by their batch size, and made again for other requests, of other lengths."""
-    prompts = prompts_of([5, 100, 120, 250, 400, 17, 33, 64], reference)
+def assert_writes_as_near(backend, folder, prompts):
+    """Batches whose sizes change: steps are recorded by their size, and made again for other requests and lengths."""
 
     async def answers():
         asked = [
             {"prompt": prompt, "max_tokens": 4 + 7 * i, "temperature": 0, "logprobs": 0, "return_token_ids": True}
             for i, prompt in enumerate(prompts)
         ]
-        return await asyncio.gather(*(bf16_engine.complete({**body, "ignore_eos": True}) for body in asked))
+        return await asyncio.gather(*(backend.complete({**body, "ignore_eos": True}) for body in asked))
 
     choices = [answer["choices"][0] for answer in run_sync(answers())]
     assert [len(choice["token_ids"]) for choice in choices] == [4 + 7 * i for i in range(len(prompts))]
@@ -76,8 +77,39 @@ def test_so_are_those_of_what_it_writes_in_batches_of_changing_sizes(bf16_engine
         [torch.arange(1, len(text)) >= len(prompt) for text, prompt in zip(whole, prompts, strict=True)]
     )
     exact, theirs = (
-        logprobs_of_huggingface(chat_model_folder, whole, dtype)[is_written]
-        for dtype in (torch.float32, torch.bfloat16)
+        logprobs_of_huggingface(folder, whole, dtype)[is_written] for dtype in (torch.float32, torch.bfloat16)
     )
     ours = torch.tensor([value for choice in choices for value in choice["logprobs"]["token_logprobs"]])
     assert_as_near(ours, theirs, exact)
+
+
+def test_so_are_those_of_what_it_writes(bf16_engine, chat_model_folder, reference):
+    prompts = prompts_of([5, 100, 120, 250, 400, 17, 33, 64], reference)
+    assert_writes_as_near(bf16_engine, chat_model_folder, prompts)
+
+
+def test_so_are_those_of_experts_under_an_output_layer_that_is_the_embeddings(tmp_path):
+    """All experts are chosen: of nearly equal ones, bf16 would choose others than fp32."""
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=320,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        num_experts=4,
+        num_experts_per_tok=4,
+        moe_intermediate_size=96,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=257,
+    )
+    folder = Family("Qwen3-MoE, tied", lambda: config).build(tmp_path / "model")
+    backend = EmbeddedBackend(str(folder), dtype="bfloat16", kv_cache_memory_bytes=64 << 20)
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(0, 256, (n,), generator=generator).tolist() for n in (5, 100, 33, 64)]
+    try:
+        assert_writes_as_near(backend, folder, prompts)
+    finally:
+        run_sync(backend.close())

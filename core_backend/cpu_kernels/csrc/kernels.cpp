@@ -2,4 +2,5 @@
 #include "attention.cpp"
 #include "elementwise.cpp"
 #include "linear.cpp"
+#include "moe.cpp"
 #include "recorded_step.cpp"

@@ -27,6 +27,8 @@ const std::set<std::string> kCallable = {
     "aten::mul_",      "aten::div",          "aten::neg",   "aten::copy_",      "aten::fill_",   "aten::zero_",
     "aten::sigmoid",   "aten::tanh",         "aten::silu",  "aten::gelu",
 };
+// vLLM's, which call our layers: what those call is noted.
+const std::set<std::string> kMadeOfOthers = {"vllm::moe_forward", "vllm::moe_forward_shared"};
 const std::set<std::string> kMemoryOnly = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"};
 
 struct Call {
@@ -131,7 +133,7 @@ class RecordedStep : public torch::CustomClassHolder {
 
   static std::unique_ptr<at::ObserverContext> before(const at::RecordFunction& function) {
     RecordedStep* step = current();
-    if (step == nullptr || step->depth_++ > 0) return nullptr;
+    if (step == nullptr || kMadeOfOthers.count(function.name()) || step->depth_++ > 0) return nullptr;
     auto arguments = std::make_unique<Arguments>();
     arguments->values.assign(function.inputs().begin(), function.inputs().end());
     return arguments;
@@ -139,7 +141,7 @@ class RecordedStep : public torch::CustomClassHolder {
 
   static void after(const at::RecordFunction& function, at::ObserverContext* context) {
     RecordedStep* step = current();
-    if (step == nullptr || --step->depth_ > 0) return;
+    if (step == nullptr || kMadeOfOthers.count(function.name()) || --step->depth_ > 0) return;
     step->note(function, std::move(static_cast<Arguments*>(context)->values));
   }
 

@@ -10,7 +10,6 @@ load()
 
 from core_backend.ops.cpu import (  # noqa: E402
     apply_top_k_top_p,
-    combine_experts,
     combine_from_ranks,
     compute_slot_mapping,
     dispatch_to_ranks,
@@ -22,8 +21,6 @@ from core_backend.ops.cpu import (  # noqa: E402
     prepare_slot_mapping,
     quantize_per_token,
     quantized_linear,
-    route_to_experts,
-    route_topk,
 )
 from core_backend.ops.cpu_avx512.activation import silu_and_mul  # noqa: E402
 from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
@@ -34,7 +31,13 @@ from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
     write_kv,
 )
 from core_backend.ops.cpu_avx512.linear import linear, pack_linear_weight  # noqa: E402
-from core_backend.ops.cpu_avx512.moe import grouped_matmul, pack_expert_weight  # noqa: E402
+from core_backend.ops.cpu_avx512.moe import (  # noqa: E402
+    combine_experts,
+    grouped_matmul,
+    pack_expert_weight,
+    route_to_experts,
+    route_topk,
+)
 from core_backend.ops.cpu_avx512.norm import add_rms_norm, rms_norm  # noqa: E402
 from core_backend.ops.cpu_avx512.rotary import rotary  # noqa: E402
 from core_backend.ops.cpu_avx512.sampling import argmax  # noqa: E402
