@@ -1,5 +1,6 @@
 """The platform on a machine without an NPU."""
 
+import ctypes
 import gc
 import os
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from core_backend.worker import memory
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+OMP_PAUSE_SOFT = 1  # omp.h
 
 
 class CpuPlatform(AscendPlatform):
@@ -85,7 +88,15 @@ class CpuPlatform(AscendPlatform):
 
 def _prepare_to_fork() -> None:
     """For the engine core, which is forked from the process that this is called in (see core_backend.register)."""
-    # With one thread OpenMP makes no pool: a child with the pool of its parent, but not its threads, waits for ever.
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the cores are the engine core's
+    os.register_at_fork(before=_before_fork)
+
+
+def _before_fork() -> None:
     # A collection writes to every object: without this, the child would soon have copied the memory that it shares.
-    os.register_at_fork(before=gc.freeze)
+    gc.freeze()
+    # A child with its parent's pool of threads, but not the threads, waits for ever. vLLM has pictures processed here
+    # before it forks, with as many threads as OMP_NUM_THREADS says. Source: OpenMP 5.0, section 3.2.44.
+    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+    if pause is not None:
+        pause(OMP_PAUSE_SOFT)

@@ -103,8 +103,23 @@ class AscendModelRunner(GPUModelRunner):
         self.recorded_model = RecordedModel(self.model) if self._can_record() else None
 
     def _can_record(self) -> bool:
-        """Whether the model's operators are all that happens in a step. Adapters come and go."""
-        return operator_set_name() in RECORDABLE and self.lora_config is None and not self.is_pooling_model
+        """Whether the model's operators are all that happens in a step.
+
+        Not so with adapters, which come and go, with other ranks or caches elsewhere, and with pictures, of which some
+        models keep something from one step for the next.
+        """
+        return (
+            operator_set_name() in RECORDABLE
+            and self.lora_config is None
+            and self.vllm_config.kv_transfer_config is None
+            and self.parallel_config.world_size == 1
+            and not self.supports_mm_inputs
+            and not self.is_pooling_model
+        )
+
+    def reload_weights(self, *args: Any, **kwargs: Any) -> None:
+        super().reload_weights(*args, **kwargs)
+        self.recorded_model = RecordedModel(self.model) if self._can_record() else None
 
     def _model_forward(
         self,

@@ -38,9 +38,13 @@ class RecordedModel:
         self.model = model
         self.steps: OrderedDict[tuple[Any, ...], RecordedStep] = OrderedDict()
         self.is_recordable = True
+        self.has_run = False
 
     def __call__(self, **inputs: Any) -> Any:
         """As the model's own. What is returned is overwritten by the next step."""
+        if not self.has_run:  # what a model makes once and keeps must not be taken for a step's own
+            self.has_run = True
+            return self.model(**inputs)
         tensors = {name: value for name, value in inputs.items() if value is not None}
         requests = _requests_of_decode_step()
         if not self.is_recordable or requests is None or not all(isinstance(x, Tensor) for x in tensors.values()):

@@ -488,7 +488,7 @@ void varlen_attention(const at::Tensor& query, const at::Tensor& key, const at::
   const int64_t head_size = (num_features + kTileColumns - 1) / kTileColumns * kTileColumns;
   const int* starts = start_loc.data_ptr<int>();
   const at::TensorOptions int32 = start_loc.options();
-  const at::Tensor slots = at::empty({num_tokens}, int32.dtype(at::kLong)), lens = at::empty({num_requests}, int32);
+  const at::Tensor slots = at::full({num_tokens}, -1, int32.dtype(at::kLong)), lens = at::empty({num_requests}, int32);
   int64_t num_blocks = 0, most_blocks = 0;
   for (int64_t request = 0; request < num_requests; request++) {
     const int64_t len = starts[request + 1] - starts[request], blocks = (len + kBlock - 1) / kBlock;

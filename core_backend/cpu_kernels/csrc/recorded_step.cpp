@@ -142,7 +142,15 @@ class RecordedStep : public torch::CustomClassHolder {
   static void after(const at::RecordFunction& function, at::ObserverContext* context) {
     RecordedStep* step = current();
     if (step == nullptr || kMadeOfOthers.count(function.name()) || --step->depth_ > 0) return;
-    step->note(function, std::move(static_cast<Arguments*>(context)->values));
+    try {
+      step->note(function, std::move(static_cast<Arguments*>(context)->values));
+    } catch (const std::exception&) {  // torch would only log it, and the operator would be missing
+      step->refuse(function.name());
+    }
+  }
+
+  void refuse(const std::string& name) {
+    if (refused_.empty()) refused_ = name;
   }
 
   void note(const at::RecordFunction& function, std::vector<c10::IValue> arguments) {
@@ -162,11 +170,11 @@ class RecordedStep : public torch::CustomClassHolder {
         makes = true;
       });
     const bool writes = op->schema().is_mutable();
-    if (kMemoryOnly.count(name->name) || (!makes && !writes)) return;  // memory, or another view of it
-    if (name->name.rfind(kOurs, 0) != 0 && kCallable.count(name->name) == 0) {
-      if (refused_.empty()) refused_ = name->name;
-      return;
-    }
+    // Memory, or another view of it. Others' operators may write without saying so (those of torch.distributed do), and
+    // one that makes no tensor has read one.
+    const bool is_view = name->name.rfind("aten::", 0) == 0 && !results.empty() && !makes && !writes;
+    if (kMemoryOnly.count(name->name) || is_view) return;
+    if (name->name.rfind(kOurs, 0) != 0 && kCallable.count(name->name) == 0) return refuse(name->name);
     if (const auto into = c10::Dispatcher::singleton().findOp({name->name + kInto, ""}); into && !writes) {
       for (const at::Tensor& tensor : results) arguments.emplace_back(tensor);
       calls_.push_back({*into, std::move(arguments), {}});

@@ -73,11 +73,26 @@ def test_a_step_made_again_is_the_model_on_other_inputs(recorded):
     model, forward = recorded()
     for seed, num_tokens in enumerate([3, 1, 3, 1, 17, 3, 17, 1]):
         assert torch.equal(step(model, forward, num_tokens, seed), step(model, model, num_tokens, seed))
-    assert model.num_calls == 3 + 8  # each size once through `forward`, and once each step beside it
+    # Through `forward` the first step, and each size once more; and once each step beside it.
+    assert model.num_calls == 1 + 3 + 8
+
+
+def test_what_a_model_makes_in_its_first_step_stays_its_own(recorded):
+    made = []
+
+    def extra(x):
+        made[:] = made or [torch.full((SIZE,), 3.0).bfloat16().mul(2)]
+        return x + made[0]
+
+    model, forward = recorded(extra=extra)
+    for seed in range(4):
+        step(model, forward, 5, seed)
+        assert torch.equal(made[0], torch.full((SIZE,), 6.0).bfloat16())
 
 
 def test_its_memory_is_that_of_one_layer_and_not_of_all(recorded):
     model, forward = recorded()
+    step(model, forward, 50, 0)
     step(model, forward, 50, 0)
     (kept,) = forward.steps.values()
     step(model, forward, 50, 1)
@@ -93,7 +108,7 @@ def test_a_model_with_other_operators_runs_as_it_is(recorded, extra):
         model.requests = Requests(torch.zeros(4).bfloat16())
         with torch.inference_mode():
             forward(input_ids=torch.arange(4) + seed)
-    assert model.num_calls == 3
+    assert model.num_calls == 3  # as often as it is called
     assert not forward.steps
     assert not forward.is_recordable
 
