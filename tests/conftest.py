@@ -56,6 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if unwanted := [item for item in items if item not in wanted]:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = wanted
+    # Those of LLaMA-Factory start many engines of their own: before the session has its own, which stay to its end.
+    items.sort(key=lambda item: "llamafactory" not in item.path.parts)
     reason = config.stash.get(NO_NPU, "")
     if config.option.markexpr != "npu":
         reason = "these run by themselves: pytest -m npu"
