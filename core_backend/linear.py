@@ -23,11 +23,12 @@ class PackedLinearMethod(UnquantizedLinearMethod):
         weight = layer.weight.data
         if weight.ndim != 2:  # a convolution that vLLM keeps in a linear layer
             return
-        # No parameter, even where it is not packed: those of vLLM's run Python whenever an operator gets them.
-        layer.packed_weight = operators().pack_linear_weight(weight)
-        if layer.packed_weight is not weight:
-            # The weight is held once: the parameter keeps its name, dtype and device, but no elements.
-            layer.weight.data = weight.new_empty(0)
+        packed = operators().pack_linear_weight(weight)
+        if packed is weight:
+            return
+        layer.packed_weight = packed
+        # The weight is held once: the parameter keeps its name, dtype and device, but no elements.
+        layer.weight.data = weight.new_empty(0)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         weight = getattr(layer, "packed_weight", layer.weight)
