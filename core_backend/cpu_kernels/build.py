@@ -12,7 +12,7 @@ from core_backend.native_build import built_once, cache_folder, run, torch_flags
 
 SOURCES = Path(__file__).parent / "csrc"
 # What the sources use, named one by one: with -march=native the cache could not be shared by unlike machines.
-CPU_FLAGS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+CPU_FLAGS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 # No -ffast-math: GCC 12 would set flush-to-zero for the whole process.
 # AMX is compiled for any of these CPUs, and used where there is one.
 OPTIONS = ["-O3", "-fopenmp", "-mfma", "-mf16c", "-mamx-tile", "-mamx-bf16"]
@@ -43,6 +43,11 @@ def load() -> None:
 def allow_amx(allowed: bool) -> bool:
     """Let matrix products of this process run on AMX's tiles, or not; whether they will. After load()."""
     return bool(torch.ops.ascend_cpu.allow_amx(allowed))
+
+
+def uses_amx() -> bool:
+    """Whether matrix products of this process run on AMX's tiles. After load()."""
+    return bool(torch.ops.ascend_cpu.uses_amx())
 
 
 @cache

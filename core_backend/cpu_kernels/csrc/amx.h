@@ -1,4 +1,4 @@
-// Matrix products on the tile registers of AMX, for the same packed layouts as the micro-kernel of bf16.h.
+// Matrix products on the tile registers of AMX, for the same packed layouts as the micro-kernel of micro_kernel.h.
 //
 // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 #pragma once
@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "bf16.h"
+#include "micro_kernel.h"
 
 namespace ascend {
 

@@ -108,7 +108,7 @@ struct ScoreTile {
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
     const Columns keys{&left, &right, 1, static_cast<int>(head_size / 2), 2 * kTokens, row == 0 ? prefetch : 0};
-    multiply_tile<ROWS, UNROLL>(query + row * head_size, head_size, keys, sums);
+    multiply_tile<Bf16Dot, ROWS, UNROLL>(query + row * head_size, head_size, keys, sums);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
       _mm512_storeu_ps(scores + (row + r) * kKeys, sums[r][0]);
@@ -135,7 +135,7 @@ struct ValueTile {
       sums[r][1] = _mm512_loadu_ps(at_row + r * head_size + kLanes);
     }
     const Columns values{left, right, tiles, kTokens / 2, 2 * head_size, row == 0 ? prefetch : 0};
-    multiply_tile<ROWS, UNROLL>(weights + row * kKeys, kKeys, values, sums);
+    multiply_tile<Bf16Dot, ROWS, UNROLL>(weights + row * kKeys, kKeys, values, sums);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
       _mm512_storeu_ps(at_row + r * head_size, sums[r][0]);

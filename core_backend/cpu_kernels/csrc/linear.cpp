@@ -1,40 +1,18 @@
 // Linear layers over weights packed for the micro-kernel.
 //
 // A weight [N, K] is packed as [N / 32][K / 2][32][2]: of 32 outputs at a time, pairs of inputs.
-#include <omp.h>
-#include <sys/mman.h>
 #include <torch/library.h>
 
 #include <vector>
 
 #include "amx.h"
+#include "division.h"
+#include "huge_pages.h"
 
 namespace ascend {
 namespace {
 
-constexpr size_t kHugePage = 2u << 20;
-constexpr size_t kArena = 64u << 20;
-constexpr int64_t kRowsInCache = 400000;  // bytes of input that stay in the L2 cache while weights pass by
-constexpr int64_t kChunkMultiple = 96, kMaxChunk = 288;  // rows: of whole tiles, of 12 as of 32
-constexpr int64_t kBlocksTogether = 8;                   // of one expert's weight, that a thread takes at a time
-
-// Packed weights lie together in 2 MB pages: streaming through them is bound by the TLB otherwise. Never given back, as
-// weights are not.
-bf16* allocate_in_huge_pages(size_t bytes) {
-  static char *next = nullptr, *end = nullptr;
-  bytes = (bytes + 255) / 256 * 256;
-  if (next == nullptr || next + bytes > end) {
-    const size_t size = (std::max(bytes, kArena) + 2 * kHugePage) / kHugePage * kHugePage;
-    char* arena = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    TORCH_CHECK(arena != MAP_FAILED, "no memory for ", bytes, " bytes of packed weights: give the engine more.");
-    next = reinterpret_cast<char*>((reinterpret_cast<size_t>(arena) + kHugePage - 1) / kHugePage * kHugePage);
-    end = arena + size;
-    madvise(next, (end - next) / kHugePage * kHugePage, MADV_HUGEPAGE);
-  }
-  bf16* allocated = reinterpret_cast<bf16*>(next);
-  next += bytes;
-  return allocated;
-}
+constexpr int64_t kBlocksTogether = 8;  // of one expert's weight, that a thread takes at a time
 
 void pack(const bf16* from, int64_t n, int64_t k, bf16* to) {
   const int64_t blocks = (n + kTileColumns - 1) / kTileColumns;
@@ -51,7 +29,7 @@ at::Tensor pack_weight(const at::Tensor& weight) {
   const int64_t n = weight.size(0), k = weight.size(1), blocks = (n + kTileColumns - 1) / kTileColumns;
   TORCH_CHECK(k % 2 == 0, "a packed weight has pairs of inputs, and this one has ", k, " of them.");
   const at::Tensor contiguous = weight.contiguous();
-  bf16* to = allocate_in_huge_pages(blocks * k * kTileColumns * sizeof(bf16));
+  bf16* to = static_cast<bf16*>(allocate_in_huge_pages(blocks * k * kTileColumns * sizeof(bf16)));
   pack(data_of(contiguous), n, k, to);
   // Three dimensions tell a packed weight from a plain one; its elements are not where their indices say.
   return at::from_blob(to, {1, n, k}, weight.options());
@@ -62,7 +40,7 @@ at::Tensor pack_expert_weight(const at::Tensor& weight) {
   const int64_t experts = weight.size(0), n = weight.size(1), k = weight.size(2);
   TORCH_CHECK(k % 2 == 0 && n % kTileColumns == 0, "experts of ", n, " x ", k, " cannot be packed.");
   const at::Tensor contiguous = weight.contiguous();
-  bf16* to = allocate_in_huge_pages(experts * n * k * sizeof(bf16));
+  bf16* to = static_cast<bf16*>(allocate_in_huge_pages(experts * n * k * sizeof(bf16)));
   for (int64_t expert = 0; expert < experts; expert++)
     pack(data_of(contiguous) + expert * n * k, n, k, to + expert * n * k);
   return at::from_blob(to, {experts, k, n}, weight.options());
@@ -89,7 +67,7 @@ struct LinearTile {
     for (int r = 0; r < ROWS; r++) sums[r][0] = left, sums[r][1] = right;
     const bf16 *first = block, *second = block + kTileColumns;
     const Columns columns_of_block{&first, &second, 1, pairs, 2 * kTileColumns, row == 0 ? prefetch : 0};
-    multiply_tile<ROWS, UNROLL>(input + row * input_stride, input_stride, columns_of_block, sums);
+    multiply_tile<Bf16Dot, ROWS, UNROLL>(input + row * input_stride, input_stride, columns_of_block, sums);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) store_row(row + r, sums[r][0], sums[r][1]);
   }
@@ -159,31 +137,18 @@ struct Linear {
     }
   }
 
-  // As many rows at a time as stay in the cache while the weights pass by.
-  int64_t rows_of_chunk() const {
-    return std::clamp<int64_t>(kRowsInCache / (2 * k) / kChunkMultiple * kChunkMultiple, kChunkMultiple, kMaxChunk);
-  }
-
   void all_rows_times_blocks(int64_t block_begin, int64_t block_end) const {
-    const int64_t chunk = rows_of_chunk();
-    for (int64_t row = 0; row < num_rows; row += chunk)
-      rows_times_blocks(row, std::min(num_rows, row + chunk), block_begin, block_end);
+    division().all_rows(block_begin, block_end, [this](auto... range) { rows_times_blocks(range...); });
   }
 
   void run() const {
-    const int64_t blocks = (n + kTileColumns - 1) / kTileColumns, chunk = rows_of_chunk();
-    const int64_t chunks = (num_rows + chunk - 1) / chunk;
-    if (chunks >= 2 * omp_get_max_threads()) {
-#pragma omp parallel for schedule(dynamic)
-      for (int64_t c = 0; c < chunks; c++)
-        rows_times_blocks(c * chunk, std::min(num_rows, (c + 1) * chunk), 0, blocks);
-      return;
-    }
-#pragma omp parallel
-    {
-      const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-      all_rows_times_blocks(blocks * thread / threads, blocks * (thread + 1) / threads);
-    }
+    division().everything([this](auto... range) { rows_times_blocks(range...); });
+  }
+
+ private:
+  Division division() const {
+    const int64_t row_bytes = k * static_cast<int64_t>(sizeof(bf16));
+    return {num_rows, row_bytes, (n + kTileColumns - 1) / kTileColumns, row_bytes * kTileColumns};
   }
 };
 
@@ -247,6 +212,7 @@ bool allow_amx(bool allowed) {
 
 TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
   library.def("allow_amx(bool allowed) -> bool", allow_amx);
+  library.def("uses_amx() -> bool", use_amx);
   library.def("pack_weight(Tensor weight) -> Tensor", pack_weight);
   library.def("pack_expert_weight(Tensor weight) -> Tensor", pack_expert_weight);
   library.def("grouped_linear(Tensor x, Tensor packed, Tensor counts) -> Tensor", grouped_linear);

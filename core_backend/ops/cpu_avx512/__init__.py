@@ -1,4 +1,4 @@
-"""The CPU operator set with kernels of its own for bfloat16 on AVX-512 (core_backend/cpu_kernels).
+"""The CPU operator set with kernels of its own for bfloat16 and int8 on AVX-512 (core_backend/cpu_kernels).
 
 What has no kernel (other dtypes, odd sizes) is computed by the plain operators, core_backend/ops/cpu, which are also
 the specification. Importing this package compiles the kernels if this machine has not done so yet.
@@ -17,10 +17,8 @@ from core_backend.ops.cpu import (  # noqa: E402
     merge_attention,
     mla_varlen_attention,
     mrope,
-    pack_quantized_weight,
     prepare_slot_mapping,
     quantize_per_token,
-    quantized_linear,
 )
 from core_backend.ops.cpu_avx512.activation import silu_and_mul  # noqa: E402
 from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
@@ -39,6 +37,7 @@ from core_backend.ops.cpu_avx512.moe import (  # noqa: E402
     route_topk,
 )
 from core_backend.ops.cpu_avx512.norm import add_rms_norm, rms_norm  # noqa: E402
+from core_backend.ops.cpu_avx512.quantization import pack_quantized_weight, quantized_linear  # noqa: E402
 from core_backend.ops.cpu_avx512.rotary import rotary  # noqa: E402
 from core_backend.ops.cpu_avx512.sampling import argmax  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""The CPU's W8A8: exact integer sums, on processors with and without instructions for them."""
+"""The CPU's W8A8: exact integer sums, on processors with and without instructions for them, and by our kernel."""
 
 import os
 import subprocess
@@ -58,3 +58,25 @@ def test_a_quantized_layer_is_close_to_the_layer_it_was_made_of(dtype):
     actual = quantized_linear(x.to(dtype), quantized, scale, bias.to(dtype))
     assert actual.dtype == dtype
     torch.testing.assert_close(actual.float(), torch.nn.functional.linear(x, weight, bias), atol=0.3, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_tokens", [0, 1, 2, 13, 300])
+@pytest.mark.parametrize(("output_size", "input_size"), [(40, 16), (96, 576), (1, 2048), (50, 40)])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_every_operator_set_computes_the_same_to_the_bit(ops, dtype, num_tokens, output_size, input_size, has_bias):
+    torch.manual_seed(0)
+    x = torch.randn(num_tokens, input_size).to(dtype)
+    x[::5] = 0  # tokens without a magnitude
+    weight, scale = random_int8(output_size, input_size), torch.rand(output_size)
+    bias = torch.randn(output_size).to(dtype) if has_bias else None
+    packed = ops.pack_quantized_weight(weight.clone())
+    assert torch.equal(ops.quantized_linear(x, packed, scale, bias), quantized_linear(x, weight, scale, bias))
+
+
+def test_the_largest_weights_and_inputs_do_not_overflow(ops):
+    x = torch.full((3, 8192), -1.0, dtype=torch.bfloat16)
+    x[1] = 1
+    weight = torch.full((33, 8192), -128, dtype=torch.int8)
+    out = ops.quantized_linear(x, ops.pack_quantized_weight(weight.clone()), torch.ones(33), None)
+    torch.testing.assert_close(out.float(), x.float() @ weight.float().t(), rtol=0.01, atol=0)

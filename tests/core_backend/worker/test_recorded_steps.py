@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from core_backend.cpu_kernels import build
 from core_backend.worker import recorded_steps
@@ -110,6 +111,22 @@ def test_a_model_with_other_operators_runs_as_it_is(recorded, extra):
             forward(input_ids=torch.arange(4) + seed)
     assert model.num_calls == 3  # as often as it is called
     assert not forward.steps
+    assert not forward.is_recordable
+
+
+def test_a_model_on_several_ranks_runs_as_it_is(recorded):
+    def extra(x):
+        dist.all_reduce(x)
+        return x
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model, forward = recorded(extra=extra)
+        for seed in range(3):
+            step(model, forward, 4, seed)
+    finally:
+        dist.destroy_process_group()
+    assert model.num_calls == 3
     assert not forward.is_recordable
 
 
