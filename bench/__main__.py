@@ -16,12 +16,13 @@ from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench import report
 from bench.contestants import Embedded, MissingError, Remote, vllm_cpu_variables
-from bench.engine_memory import bytes_of_engine
+from bench.engine_memory import PeakMemory
 from bench.gguf_files import written_by_llama_cpp
 from bench.limits import Machine, Model, limit
 from bench.quiet import warn_if_busy
 from bench.startup import startup_seconds
 from bench.workloads import W1, W1_64, W2, W3, W4, W5_LONG, W5_SHORT, Contestant, Metric, Workload
+from core_backend.ops.table import operator_set_name
 
 CHAT, EMBED = "smollm2-135m-instruct", "all-minilm-l6-v2"
 NUM_ROUNDS = 3
@@ -38,6 +39,7 @@ def main() -> None:
     """Measure, print, write."""
     warn_if_busy(NUM_THREADS)
     startup = startup_seconds(NUM_ROUNDS)
+    operator_set_name()  # compiles the kernels if this machine has not done so yet
     chat, embed = (pull(CATALOGUE[name], Progress(name)) for name in (CHAT, EMBED))
     limits = Remote("limits", "machine_limits.py", [str(NUM_THREADS)], ())
     started = time.perf_counter()
@@ -106,24 +108,27 @@ def _others(chat: Path, embed: Path, folder: Path) -> dict[str, Callable[[], Con
 def _measure_in_turn(
     contestants: list[Contestant], limits: Remote, num_bytes: int
 ) -> tuple[list[Machine], float, Rounds]:
-    """The machine and every contestant in each round, of which the first is a warm-up and not kept; the memory that
-    our engine took at most."""
+    """The machine and every contestant in each round, after a warm-up that is not kept; the most memory that our
+    engine took in it."""
+    machines: list[Machine] = []
     rounds: Rounds = {contestant.name: [] for contestant in contestants}
-    machines, memory = [], 0.0
-    for seed in range(NUM_ROUNDS + 1):
-        machine = Machine(limits.ask("bytes_per_second", num_bytes), limits.ask("flops_per_second"))
-        if seed:
-            machines.append(machine)
+    with PeakMemory() as peak:
         for contestant in contestants:
-            Progress("bench").step(f"{contestant.name}, {f'round {seed} of {NUM_ROUNDS}' if seed else 'warm-up'}")
-            values: dict[Metric, float] = {}
-            for workload in contestant.workloads:
-                values |= workload.measure(contestant, seed)
-            if isinstance(contestant, Embedded):
-                memory = max(memory, bytes_of_engine())
-            if seed:
-                rounds[contestant.name].append(values)
-    return machines, memory, rounds
+            Progress("bench").step(f"{contestant.name}, warm-up")
+            _measure(contestant, 0)
+    for seed in range(1, NUM_ROUNDS + 1):
+        machines.append(Machine(limits.ask("bytes_per_second", num_bytes), limits.ask("flops_per_second")))
+        for contestant in contestants:
+            Progress("bench").step(f"{contestant.name}, round {seed} of {NUM_ROUNDS}")
+            rounds[contestant.name].append(_measure(contestant, seed))
+    return machines, peak.num_bytes, rounds
+
+
+def _measure(contestant: Contestant, seed: int) -> dict[Metric, float]:
+    values: dict[Metric, float] = {}
+    for workload in contestant.workloads:
+        values |= workload.measure(contestant, seed)
+    return values
 
 
 def _environment() -> dict[str, Any]:

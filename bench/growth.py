@@ -74,15 +74,17 @@ def _concurrency(rounds: Rounds) -> str:
 
 
 def _contexts(rounds: Rounds, folder: Path) -> str:
-    """With what each step reads: weights once, and every context's keys and values."""
+    """With what each step reads: weights once, and every context's keys and values; and what more of these costs."""
     from bench.limits import Model
 
     per_token, weights = _kv_bytes(folder), Model.of(folder).num_bytes
-    lines = ["| tokens of context | ms per step | MB read per step | ms per 100 MB |", "|---|---|---|---|"]
+    lines = ["| tokens of context | ms per step | MB read per step | ms per further 100 MB |", "|---|---|---|---|"]
+    before = None
     for length, values in rounds.items():
-        megabytes = (weights + NUM_STREAMS * length * per_token) / 1e6
-        ms = report.spread(values)
-        lines.append(f"| {length} | {report.cell(ms, 2)} | {megabytes:.0f} | {100 * ms['median'] / megabytes:.2f} |")
+        megabytes, ms = (weights + NUM_STREAMS * length * per_token) / 1e6, report.spread(values)
+        further = 100 * (ms["median"] - before[0]) / (megabytes - before[1]) if before else None
+        before = ms["median"], megabytes
+        lines.append(f"| {length} | {report.cell(ms, 2)} | {megabytes:.0f} | {f'{further:.1f}' if further else ''} |")
     return "\n".join([*lines, ""])
 
 

@@ -1,6 +1,7 @@
 """`make bench-shapes`: larger models of random weights, on our kernels, on torch's operators, and on vLLM's CPU build.
 
-A dense one of a billion parameters, and a mixture of 16 experts, of which 4 are chosen. Writes docs/performance.md.
+A dense one of a billion parameters, the same in int8, and a mixture of 16 experts, of which 4 are chosen. Writes
+docs/performance.md.
 """
 
 import os
@@ -13,6 +14,7 @@ from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from bench import report
 from bench.contestants import MissingError, Remote, vllm_cpu_variables
+from bench.int8_model import write_int8
 from bench.quiet import warn_if_busy
 from bench.workloads import Batch, Metric, Stream
 from tools.marked_table import with_table
@@ -44,10 +46,16 @@ def main() -> None:
     """Measure, print, write."""
     warn_if_busy(NUM_THREADS)
     lines = ["| | | ours | torch's operators | vLLM, CPU build | ours to torch's | ours to vLLM's |", "|---" * 7 + "|"]
-    for name, build in {"dense, 1.1 billion": _dense, "16 experts, 0.7 billion": _experts}.items():
-        with tempfile.TemporaryDirectory() as folder:
-            Progress("bench").step(f"making the model: {name}")
-            lines += _rows(name, _measure_in_turn(_saved(build(), Path(folder))))
+    with tempfile.TemporaryDirectory() as folder:
+        Progress("bench").step("making the models")
+        dense, experts = (_saved(config, Path(folder) / str(i)) for i, config in enumerate((_dense(), _experts())))
+        models = {
+            "dense, 1.1 billion": dense,
+            "the same, int8 (W8A8)": write_int8(dense, Path(folder) / "int8"),
+            "16 experts, 0.7 billion": experts,
+        }
+        for name, model in models.items():
+            lines += _rows(name, _measure_in_turn(model))
     table = "\n".join([*lines, ""])
     print(table)
     report.DOCUMENT.write_text(with_table(report.DOCUMENT.read_text(), "shapes", table))
