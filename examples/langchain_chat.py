@@ -8,7 +8,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_ascend import ChatAscend
 
 COUNTRIES = (
-    *("France", "Germany", "Japan", "Egypt", "Canada", "Norway", "Greece", "Poland"),
+    *("Japan", "Germany", "Jordan", "Egypt", "Canada", "Norway", "Greece", "Poland"),
     *("Austria", "Kenya", "Peru", "Cuba", "Ireland", "Russia", "China", "Sweden"),
 )
 
@@ -19,9 +19,9 @@ chain = prompt | model | StrOutputParser()
 
 def stream_one_answer() -> None:
     """Print an answer as it is generated, and the time to its first token."""
-    print("What is the capital of France?")
+    print("What is the capital of Japan?")
     started, first = time.perf_counter(), None
-    for text in chain.stream({"country": "France"}):
+    for text in chain.stream({"country": "Japan"}):
         first = first or time.perf_counter()
         print(text, end="", flush=True)
     print(f"\n(time to first token: {1000 * ((first or started) - started):.0f} ms)\n")

@@ -32,7 +32,7 @@ SCRIPT = """
     from langchain_ascend import ChatAscend
 
     model = ChatAscend(model="smollm2-135m-instruct", max_tokens=8, temperature=0, max_model_len=1024)
-    print(model.invoke("What is the capital of France?").content)
+    print(model.invoke("What is the capital of Japan?").content)
     print(model._backend.engine.pid, flush=True)
 """
 
@@ -74,7 +74,7 @@ def test_the_example_a_plain_script_without_a_main_guard_answers_and_leaves_noth
         printed, progress = script.communicate(timeout=200)
     assert script.returncode == 0, progress
     assert "device: cpu (no NPU: torch_npu is not installed), operator set cpu" in printed
-    assert "The capital of France is Paris." in printed
+    assert "The capital of Japan is Tokyo." in printed
     assert re.search(r"time to first token: \d+ ms", printed)
     assert re.search(r"16 answers, \d+ tokens in .* tokens/s", printed)
     assert "engine: importing vLLM ..." in progress
@@ -122,7 +122,7 @@ def test_a_notebook_works():
     )
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     printed = ["".join(output.get("text", "") for output in cell.outputs) for cell in notebook.cells]
-    assert "Paris" in printed[0]
+    assert "Tokyo" in printed[0]
     assert "Berlin" in printed[1]
 
 
