@@ -26,7 +26,7 @@ class PackedHeadMethod(UnquantizedEmbeddingMethod):
             layer.weight.data = weight.new_empty(0)
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return operators().linear(x, getattr(layer, "packed_weight", layer.weight), bias)
+        return operators().logits(x, getattr(layer, "packed_weight", layer.weight), bias)
 
 
 class AscendParallelLMHead(ParallelLMHead):

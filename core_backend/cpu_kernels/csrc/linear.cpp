@@ -46,13 +46,14 @@ at::Tensor pack_expert_weight(const at::Tensor& weight) {
   return at::from_blob(to, {experts, k, n}, weight.options());
 }
 
-// Rows of the input times one block of 32 outputs.
+// Rows of the input times one block of 32 outputs. Output is bf16 or float.
+template <class Output>
 struct LinearTile {
   const bf16* input;
   int64_t input_stride;
   const bf16* block;
   int pairs;
-  bf16* output;
+  Output* output;
   int64_t output_stride;
   int columns;          // of the 32 that there are
   const float* bias;    // 32 elements, or null
@@ -73,17 +74,21 @@ struct LinearTile {
   }
 
   void store_row(int64_t row, __m512 left, __m512 right) const {
-    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(right, left);
-    if (columns == kTileColumns)
-      _mm512_storeu_si512(output + row * output_stride, both);
-    else
-      _mm512_mask_storeu_epi16(output + row * output_stride, (1u << columns) - 1, both);
+    Output* to = output + row * output_stride;
+    if (columns == kTileColumns) {
+      store(to, left);
+      store(to + kLanes, right);
+      return;
+    }
+    store_first(to, left, columns);
+    if (columns > kLanes) store_first(to + kLanes, right, columns - kLanes);
   }
 };
 
 // The same for 32 rows at a time on AMX.
+template <class Output>
 struct AmxLinearTile {
-  LinearTile tile;
+  LinearTile<Output> tile;
 
   void run(int64_t rows, AmxTiles& tiles) const {
     alignas(64) float sums[kAmxTileRows * kTileColumns];
@@ -103,12 +108,13 @@ struct AmxLinearTile {
   }
 };
 
+template <class Output>
 struct Linear {
   const bf16* input;
   int64_t input_stride, num_rows, k;
   const bf16* weight;
   int64_t n;
-  bf16* output;
+  Output* output;
   const float* bias;
 
   void rows_times_blocks(int64_t row_begin, int64_t row_end, int64_t block_begin, int64_t block_end) const {
@@ -121,7 +127,7 @@ struct Linear {
       if (bias) std::copy_n(bias + block * kTileColumns, columns, bias_of_block);
       // With one or two rows the stream of weights is the limit: fetch ahead in it. With more, fetch the next block.
       const int64_t next_block = block + 1 < block_end ? k * kTileColumns : 0;
-      const LinearTile tile{input + row_begin * input_stride,
+      const LinearTile<Output> tile{input + row_begin * input_stride,
                             input_stride,
                             weight + block * k * kTileColumns,
                             static_cast<int>(k / 2),
@@ -131,7 +137,7 @@ struct Linear {
                             bias ? bias_of_block : nullptr,
                             rows <= 2 ? 4096 : next_block};
       if (on_amx)
-        AmxLinearTile{tile}.run(rows, tiles);
+        AmxLinearTile<Output>{tile}.run(rows, tiles);
       else
         for_row_tiles(rows, tile);
     }
@@ -152,29 +158,46 @@ struct Linear {
   }
 };
 
-void linear_into(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias,
-                 const at::Tensor& output) {
+template <class Output>
+void multiply(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias,
+              const at::Tensor& output) {
   const int64_t n = packed.size(1), k = packed.size(2);
   TORCH_CHECK(x.size(-1) == k, "the input has ", x.size(-1), " features, the weight ", k, ".");
   const bool has_row_stride = x.dim() == 2 && x.stride(1) == 1;
   const at::Tensor input = has_row_stride ? x : x.contiguous();
   const at::Tensor bias_fp32 = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
-  Linear{data_of(input),
-         has_row_stride ? input.stride(0) : k,
-         x.numel() / k,
-         k,
-         data_of(packed),
-         n,
-         data_of(output),
-         bias ? bias_fp32.data_ptr<float>() : nullptr}
+  Linear<Output>{data_of(input),
+                 has_row_stride ? input.stride(0) : k,
+                 x.numel() / k,
+                 k,
+                 data_of(packed),
+                 n,
+                 static_cast<Output*>(output.data_ptr()),
+                 bias ? bias_fp32.data_ptr<float>() : nullptr}
       .run();
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+at::Tensor output_of(const at::Tensor& x, const at::Tensor& packed, at::ScalarType dtype) {
   auto sizes = x.sizes().vec();
   sizes.back() = packed.size(1);
-  const at::Tensor output = at::empty(sizes, x.options());
-  linear_into(x, packed, bias, output);
+  return at::empty(sizes, x.options().dtype(dtype));
+}
+
+void linear_into(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias,
+                 const at::Tensor& output) {
+  multiply<bf16>(x, packed, bias, output);
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+  const at::Tensor output = output_of(x, packed, at::kBFloat16);
+  multiply<bf16>(x, packed, bias, output);
+  return output;
+}
+
+// The sums as they are, in fp32.
+at::Tensor logits(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+  const at::Tensor output = output_of(x, packed, at::kFloat);
+  multiply<float>(x, packed, bias, output);
   return output;
 }
 
@@ -184,14 +207,14 @@ at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& packed, const a
   TORCH_CHECK(x.size(1) == k, "the input has ", x.size(1), " features, the weights ", k, ".");
   const at::Tensor input = x.contiguous(), output = at::empty({x.size(0), n}, x.options());
   struct Task {
-    Linear linear;
+    Linear<bf16> linear;
     int64_t block;
   };
   std::vector<Task> tasks;
   int64_t row = 0;
   for (int64_t expert = 0; expert < experts; expert++) {
     const int64_t rows = counts.data_ptr<int64_t>()[expert];
-    const Linear linear{data_of(input) + row * k, k, rows, k, data_of(packed) + expert * n * k, n,
+    const Linear<bf16> linear{data_of(input) + row * k, k, rows, k, data_of(packed) + expert * n * k, n,
                         data_of(output) + row * n, nullptr};
     for (int64_t block = 0; block < blocks && rows; block += kBlocksTogether) tasks.push_back({linear, block});
     row += rows;
@@ -217,6 +240,7 @@ TORCH_LIBRARY_FRAGMENT(ascend_cpu, library) {
   library.def("pack_expert_weight(Tensor weight) -> Tensor", pack_expert_weight);
   library.def("grouped_linear(Tensor x, Tensor packed, Tensor counts) -> Tensor", grouped_linear);
   library.def("linear(Tensor x, Tensor packed, Tensor? bias) -> Tensor", linear);
+  library.def("logits(Tensor x, Tensor packed, Tensor? bias) -> Tensor", logits);
   library.def("linear_into(Tensor x, Tensor packed, Tensor? bias, Tensor(a!) output) -> ()", linear_into);
 }
 

@@ -3,7 +3,7 @@
 from core_backend.ops.cpu.activation import gelu_and_mul, silu_and_mul
 from core_backend.ops.cpu.attention import paged_attention, plan_attention, varlen_attention
 from core_backend.ops.cpu.kv_cache import compute_slot_mapping, prepare_slot_mapping, write_kv
-from core_backend.ops.cpu.linear import linear, pack_linear_weight
+from core_backend.ops.cpu.linear import linear, logits, pack_linear_weight
 from core_backend.ops.cpu.mla import merge_attention, mla_paged_attention, mla_varlen_attention
 from core_backend.ops.cpu.moe import (
     combine_experts,
@@ -30,6 +30,7 @@ __all__ = [
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
+    "logits",
     "merge_attention",
     "mla_paged_attention",
     "mla_varlen_attention",

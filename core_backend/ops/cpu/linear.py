@@ -30,3 +30,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `linear` computes, of an output layer: scores that lie close together, between which tokens are chosen.
+
+    x        [num_tokens, hidden_size]
+    weight   what pack_linear_weight returned
+    bias     [vocab_size] or None
+    returns  [num_tokens, vocab_size]; fp32 if the operator set has the sums unrounded, else the dtype of x
+    """
+    return linear(x, weight, bias)

@@ -28,7 +28,7 @@ from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
     varlen_attention,
     write_kv,
 )
-from core_backend.ops.cpu_avx512.linear import linear, pack_linear_weight  # noqa: E402
+from core_backend.ops.cpu_avx512.linear import linear, logits, pack_linear_weight  # noqa: E402
 from core_backend.ops.cpu_avx512.moe import (  # noqa: E402
     combine_experts,
     grouped_matmul,
@@ -52,6 +52,7 @@ __all__ = [
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
+    "logits",
     "merge_attention",
     "mla_paged_attention",
     "mla_varlen_attention",

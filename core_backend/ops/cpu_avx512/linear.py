@@ -20,3 +20,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.dim() != PACKED_DIM:
         return cpu.linear(x, weight, bias)
     return torch.ops.ascend_cpu.linear.default(x, weight, bias)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """See core_backend/ops/cpu; without rounding to bf16 in between."""
+    if weight.dim() != PACKED_DIM:
+        return cpu.logits(x, weight, bias)
+    return torch.ops.ascend_cpu.logits.default(x, weight, bias)

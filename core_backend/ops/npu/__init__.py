@@ -4,7 +4,7 @@ from core_backend.ops.cpu import argmax
 from core_backend.ops.npu.activation import gelu_and_mul, silu_and_mul
 from core_backend.ops.npu.attention import paged_attention, plan_attention, varlen_attention
 from core_backend.ops.npu.kv_cache import compute_slot_mapping, prepare_slot_mapping, write_kv
-from core_backend.ops.npu.linear import linear, pack_linear_weight
+from core_backend.ops.npu.linear import linear, logits, pack_linear_weight
 from core_backend.ops.npu.mla import merge_attention, mla_paged_attention, mla_varlen_attention
 from core_backend.ops.npu.moe import (
     combine_experts,
@@ -30,6 +30,7 @@ __all__ = [
     "gelu_and_mul",
     "grouped_matmul",
     "linear",
+    "logits",
     "merge_attention",
     "mla_paged_attention",
     "mla_varlen_attention",

@@ -19,3 +19,8 @@ def pack_linear_weight(weight: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """See ops/cpu."""
     return F.linear(x, weight, bias)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """See ops/cpu."""
+    return linear(x, weight, bias)

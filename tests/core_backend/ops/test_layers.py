@@ -91,3 +91,18 @@ def test_linear_on_a_packed_weight_is_the_formula(ops, num_tokens, sizes, with_b
     expected = x.double() @ weight.double().T + (bias.double() if with_bias else 0.0)
     with torch.inference_mode():
         assert_close(ops.linear(x, ops.pack_linear_weight(weight), bias), expected, dtype)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 2, 13, 40, 300])
+@pytest.mark.parametrize("vocab_size", [33, 48, 320])
+def test_logits_are_not_rounded_where_there_is_a_kernel(ops, num_tokens, vocab_size):
+    x, weight = torch.randn(num_tokens, 64).bfloat16(), torch.randn(vocab_size, 64).bfloat16()
+    bias, expected = torch.randn(vocab_size).bfloat16(), x.double() @ weight.double().T
+    with torch.inference_mode():
+        packed = ops.pack_linear_weight(weight)
+        has_kernel = packed.dim() == 3
+        for given, formula in ((None, expected), (bias, expected + bias.double())):
+            logits = ops.logits(x, packed, given)
+            assert logits.dtype == (torch.float32 if has_kernel else torch.bfloat16)
+            exact = 1e-4 if has_kernel else 3e-2  # sums of 64 products in fp32
+            torch.testing.assert_close(logits.double(), formula, rtol=exact, atol=exact)
