@@ -4,8 +4,6 @@
 // That instruction wants its first factor unsigned, so inputs are raised by 128, and those sums are taken off again.
 #include <torch/library.h>
 
-#include <cmath>
-
 #include "division.h"
 #include "huge_pages.h"
 #include "micro_kernel.h"
