@@ -28,6 +28,11 @@ class AscendMetadata(AttentionMetadata):
     slot_mapping: torch.Tensor  # [num_actual_tokens]: what ops.prepare_slot_mapping returned
     plan: Any  # what ops.plan_attention prepared
 
+    @property
+    def decode_plan(self) -> Any:
+        """The plan of an operator set with kernels, of a step in which every request has one token; else None."""
+        return self.plan if self.plan.is_decode else None
+
 
 class AscendMetadataBuilder(AttentionMetadataBuilder[AscendMetadata]):
     """Builds a step's metadata once for all layers of a KV cache group."""

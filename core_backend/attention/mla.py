@@ -7,6 +7,7 @@ stretches of new tokens with their keys and values unfolded. Source: arXiv 2405.
 from typing import Any, ClassVar
 
 import torch
+from vllm.model_executor.layers.attention.mla_attention import MLAAttention
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.mla import MultiHeadLatentAttentionWrapper
 from vllm.v1.attention.backend import AttentionBackend, AttentionLayer, MLAAttentionImpl, MultipleOf
@@ -205,10 +206,26 @@ class AscendMLAImpl(MLAAttentionImpl[AscendMLAMetadata]):
         )
 
 
+class AscendMLAAttention(MLAAttention):
+    """vLLM's attention, whose matrices of the unfolding lie on a CPU as torch.bmm reads them.
+
+    As views of the projection's weight, as they are on NPUs, torch would copy them in every layer of every step.
+    """
+
+    W_UK_T: torch.Tensor  # [num_heads, nope_size, latent_size]
+    W_UV: torch.Tensor  # [num_heads, latent_size, value_size]
+
+    def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
+        super().process_weights_after_loading(act_dtype)
+        if current_device().type == "cpu":
+            self.W_UK_T, self.W_UV = self.W_UK_T.contiguous(), self.W_UV.contiguous()
+
+
 class AscendMultiHeadLatentAttention(MultiHeadLatentAttentionWrapper):
     """vLLM's layer, whose projection of keys and values keeps its plain weight: it is read to be folded."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.mla_attn.__class__ = AscendMLAAttention  # vLLM has no hook for the attention that its layer makes
         if type(self.kv_b_proj.quant_method) is PackedLinearMethod:
             self.kv_b_proj.quant_method = UnquantizedLinearMethod()

@@ -50,6 +50,12 @@ class AscendMLAMetadata(AttentionMetadata):
     num_decode_tokens: int
     decode: Any  # what ops.plan_attention prepared for them; None: nobody decodes
     prefill: MLAPrefill | None
+    slot_mapping: torch.Tensor  # [num_actual_tokens]
+
+    @property
+    def decode_plan(self) -> Any:
+        """As AscendMetadata's."""
+        return self.decode if self.prefill is None else None
 
 
 class AscendMLAMetadataBuilder(AttentionMetadataBuilder[AscendMLAMetadata]):
@@ -93,6 +99,7 @@ class AscendMLAMetadataBuilder(AttentionMetadataBuilder[AscendMLAMetadata]):
             num_decode_tokens=num_decode_tokens,
             decode=decode if num_decodes else None,
             prefill=prefill if num_prefills else None,
+            slot_mapping=step.slot_mapping[: query_start_loc[-1]],
         )
 
     def _prefill(self, query_start_loc: list[int], seq_lens: list[int], block_table: torch.Tensor) -> MLAPrefill:

@@ -14,6 +14,7 @@ from vllm.forward_context import get_forward_context, is_forward_context_availab
 from vllm.logger import init_logger
 
 from core_backend.attention.metadata import AscendMetadata
+from core_backend.attention.mla_metadata import AscendMLAMetadata
 
 logger = init_logger("vllm." + __name__)
 
@@ -94,9 +95,10 @@ def _requests_of_decode_step() -> list[Tensor] | None:
         return None
     tensors = []
     for metadata in {id(metadata): metadata for metadata in of_layers.values()}.values():
-        if not isinstance(metadata, AscendMetadata) or not metadata.plan.is_decode:
+        if not isinstance(metadata, AscendMetadata | AscendMLAMetadata):
             return None
-        if metadata.num_actual_tokens > MAX_TOKENS:
+        plan = metadata.decode_plan
+        if plan is None or metadata.num_actual_tokens > MAX_TOKENS:
             return None
-        tensors += [metadata.slot_mapping, *metadata.plan.tensors()]
+        tensors += [metadata.slot_mapping, *plan.tensors()]
     return tensors

@@ -88,24 +88,58 @@ def test_so_are_those_of_what_it_writes(bf16_engine, chat_model_folder, referenc
     assert_writes_as_near(bf16_engine, chat_model_folder, prompts)
 
 
-def test_so_are_those_of_experts_under_an_output_layer_that_is_the_embeddings(tmp_path):
-    """All experts are chosen: of nearly equal ones, bf16 would choose others than fp32."""
-    config = transformers.Qwen3MoeConfig(
-        vocab_size=320,
-        hidden_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
+COMMON = {
+    "vocab_size": 320,
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 257,
+}
+LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 32,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 4,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 96,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 256,
+    "norm_topk_prob": False,
+}
+# All experts are chosen: of nearly equal ones, bf16 would choose others than fp32.
+FAMILIES = {
+    "experts under an output layer that is the embeddings": lambda: transformers.Qwen3MoeConfig(
         num_key_value_heads=2,
         head_dim=32,
         num_experts=4,
         num_experts_per_tok=4,
         moe_intermediate_size=96,
-        max_position_embeddings=512,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=257,
-    )
-    folder = Family("Qwen3-MoE, tied", lambda: config).build(tmp_path / "model")
+        **COMMON,
+    ),
+    "latent attention": lambda: transformers.DeepseekV2Config(
+        q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, **LATENT, **COMMON
+    ),
+    "latent attention, experts in groups": lambda: transformers.DeepseekV3Config(
+        q_lora_rank=48,
+        topk_method="noaux_tc",
+        scoring_func="sigmoid",
+        n_group=2,
+        topk_group=2,
+        **LATENT,
+        **COMMON,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_so_are_those_of_other_families(name, tmp_path):
+    folder = Family(name, FAMILIES[name]).build(tmp_path / "model")
     backend = EmbeddedBackend(str(folder), dtype="bfloat16", kv_cache_memory_bytes=64 << 20)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 256, (n,), generator=generator).tolist() for n in (5, 100, 33, 64)]

@@ -2,6 +2,7 @@
 #include "attention.cpp"
 #include "elementwise.cpp"
 #include "int8_linear.cpp"
+#include "latent_attention.cpp"
 #include "linear.cpp"
 #include "moe.cpp"
 #include "recorded_step.cpp"

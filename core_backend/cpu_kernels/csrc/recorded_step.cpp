@@ -20,12 +20,14 @@ namespace {
 constexpr size_t kAlignment = 64;
 const std::string kOurs = "ascend_cpu::", kInto = "_into";
 
-// Of torch's own operators, those that depend on nothing but their arguments and read no sizes from tensors.
+// Of torch's own operators, those that depend on nothing but their arguments and read no sizes from tensors. No softmax:
+// attention by torch's operators takes the requests' lengths from Python.
 const std::set<std::string> kCallable = {
     "aten::embedding", "aten::index_select", "aten::clone", "aten::contiguous", "aten::reshape", "aten::to",
-    "aten::_to_copy",  "aten::cat",          "aten::add",   "aten::add_",       "aten::sub",     "aten::mul",
-    "aten::mul_",      "aten::div",          "aten::neg",   "aten::copy_",      "aten::fill_",   "aten::zero_",
-    "aten::sigmoid",   "aten::tanh",         "aten::silu",  "aten::gelu",
+    "aten::_to_copy", "aten::cat", "aten::stack", "aten::zeros_like", "aten::copy_", "aten::fill_", "aten::zero_",
+    "aten::add", "aten::add_", "aten::sub", "aten::mul", "aten::mul_", "aten::div", "aten::neg", "aten::sum",
+    "aten::bitwise_not", "aten::masked_fill", "aten::gather", "aten::scatter", "aten::scatter_", "aten::topk",
+    "aten::sigmoid", "aten::tanh", "aten::silu", "aten::gelu", "aten::linear", "aten::mm", "aten::bmm",
 };
 // vLLM's, which call our layers: what those call is noted.
 const std::set<std::string> kMadeOfOthers = {"vllm::moe_forward", "vllm::moe_forward_shared"};

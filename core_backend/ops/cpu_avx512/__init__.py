@@ -15,20 +15,19 @@ from core_backend.ops.cpu import (  # noqa: E402
     dispatch_to_ranks,
     gelu_and_mul,
     merge_attention,
-    mla_varlen_attention,
     mrope,
     prepare_slot_mapping,
     quantize_per_token,
 )
 from core_backend.ops.cpu_avx512.activation import silu_and_mul  # noqa: E402
 from core_backend.ops.cpu_avx512.attention import (  # noqa: E402
-    mla_paged_attention,
     paged_attention,
     plan_attention,
     varlen_attention,
     write_kv,
 )
 from core_backend.ops.cpu_avx512.linear import linear, logits, pack_linear_weight  # noqa: E402
+from core_backend.ops.cpu_avx512.mla import mla_paged_attention, mla_varlen_attention  # noqa: E402
 from core_backend.ops.cpu_avx512.moe import (  # noqa: E402
     combine_experts,
     grouped_matmul,

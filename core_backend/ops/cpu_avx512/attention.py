@@ -68,11 +68,12 @@ def plan_attention(
 
 def write_kv(key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_mapping: Tensor) -> None:
     """See core_backend/ops/cpu."""
-    if not _is_tiled(key_cache, value_cache):
-        cpu.write_kv(key, value, key_cache, value_cache, slot_mapping)
-        return
     key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (key, value))
-    torch.ops.ascend_cpu.write_kv.default(key, value, key_cache, value_cache, slot_mapping)
+    if _is_tiled(key_cache, value_cache):
+        torch.ops.ascend_cpu.write_kv.default(key, value, key_cache, value_cache, slot_mapping)
+        return
+    for new, stored in ((key, key_cache), (value, value_cache)):
+        torch.ops.ascend_cpu.write_rows.default(new.to(stored.dtype), stored, slot_mapping)
 
 
 def paged_attention(
@@ -128,20 +129,6 @@ def varlen_attention(
     torch.ops.ascend_cpu.varlen_attention.default(
         query, key, value, plan.query_start_loc, scale, sliding_window or 0, plan.causal, out
     )
-
-
-def mla_paged_attention(
-    query_latent: Tensor,
-    query_pe: Tensor,
-    latent_cache: Tensor,
-    pe_cache: Tensor,
-    plan: Plan,
-    *,
-    scale: float,
-    out: Tensor,
-) -> None:
-    """See core_backend/ops/cpu."""
-    cpu.mla_paged_attention(query_latent, query_pe, latent_cache, pe_cache, plan.plain, scale=scale, out=out)
 
 
 def _is_tiled(key_cache: Tensor, value_cache: Tensor) -> bool:
