@@ -1,7 +1,7 @@
 """`make bench-shapes`: larger models of random weights, on our kernels, on torch's operators, and on vLLM's CPU build.
 
-A dense one of a billion parameters, the same in int8, and a mixture of 16 experts, of which 4 are chosen. Writes
-docs/performance.md.
+A dense one of a billion parameters, the same in int8, and mixtures of 16 experts, of which 4 are chosen: one with
+attention in groups, one with latent attention. Writes docs/performance.md.
 """
 
 import os
@@ -48,11 +48,14 @@ def main() -> None:
     lines = ["| | | ours | torch's operators | vLLM, CPU build | ours to torch's | ours to vLLM's |", "|---" * 7 + "|"]
     with tempfile.TemporaryDirectory() as folder:
         Progress("bench").step("making the models")
-        dense, experts = (_saved(config, Path(folder) / str(i)) for i, config in enumerate((_dense(), _experts())))
+        dense, experts, latent = (
+            _saved(config, Path(folder) / str(i)) for i, config in enumerate((_dense(), _experts(), _latent()))
+        )
         models = {
             "dense, 1.1 billion": dense,
             "the same, int8 (W8A8)": write_int8(dense, Path(folder) / "int8"),
             "16 experts, 0.7 billion": experts,
+            "16 experts, latent attention, 0.5 billion": latent,
         }
         for name, model in models.items():
             lines += _rows(name, _measure_in_turn(model))
@@ -127,6 +130,33 @@ def _experts() -> Any:
         num_experts_per_tok=4,
         moe_intermediate_size=768,
         **COMMON,
+    )
+
+
+def _latent() -> Any:
+    import transformers
+
+    return transformers.DeepseekV2Config(
+        hidden_size=1024,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        q_lora_rank=None,
+        kv_lora_rank=512,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        n_routed_experts=16,
+        num_experts_per_tok=4,
+        n_shared_experts=1,
+        moe_intermediate_size=512,
+        first_k_dense_replace=1,
+        intermediate_size=2816,
+        topk_method="greedy",
+        norm_topk_prob=False,
+        n_group=1,
+        topk_group=1,
+        **COMMON | {"tie_word_embeddings": False},
     )
 
 
