@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core_backend.ops import cpu
 
-# What the kernel has: see core_backend/cpu_kernels/csrc/attention.cpp.
+# What the kernel has: see core_backend/cpu_kernels/csrc/attention.h.
 TILE_TOKENS, TILE_COLUMNS, MAX_HEAD_SIZE = 16, 32, 256
 
 
