@@ -145,5 +145,7 @@ def test_so_are_those_of_other_families(name, tmp_path):
     prompts = [torch.randint(0, 256, (n,), generator=generator).tolist() for n in (5, 100, 33, 64)]
     try:
         assert_writes_as_near(backend, folder, prompts)
+        (run,) = backend.engine._runs.values()
+        assert "steps of this model are not recorded" not in run.log
     finally:
         run_sync(backend.close())

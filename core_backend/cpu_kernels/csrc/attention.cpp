@@ -45,6 +45,8 @@ void write_rows(const at::Tensor& x, const at::Tensor& cache, const at::Tensor& 
   const int64_t num_tokens = slot_mapping.size(0), num_heads = x.size(1), head_bytes = x.size(2) * x.element_size();
   TORCH_CHECK(cache.is_contiguous(), "the cache is not contiguous: it has no view as rows of tokens.");
   TORCH_CHECK(x.stride(2) == 1 && cache.dtype() == x.dtype(), "rows of ", x.dtype(), " for a cache of ", cache.dtype(), ".");
+  TORCH_CHECK(num_heads == cache.size(2) && x.size(2) == cache.size(3), "rows of ", x.sizes(), " for a cache of ",
+              cache.sizes(), ".");
   const int64_t* slots = slot_mapping.data_ptr<int64_t>();
   const char* from = static_cast<const char*>(x.data_ptr());
   char* to = static_cast<char*>(cache.data_ptr());

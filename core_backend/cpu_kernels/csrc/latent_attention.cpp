@@ -86,7 +86,7 @@ class LatentCache {
 
  private:
   void make_tile(const Work& work, int begin, int end, bf16* keys, bf16* values) const {
-    alignas(64) static constexpr bf16 kZeros[kMaxValueSize] = {};
+    alignas(64) static constexpr bf16 kZeros[kMaxKeySize] = {};
     const bf16 *latent[kTokens], *pe[kTokens];
     for (int i = 0; i < kTokens; i++) {
       const int token = begin + i;
