@@ -12,8 +12,8 @@ import httpx
 from ascend_adapters.bridge import on_io_loop, run_sync
 from ascend_adapters.config import EngineSettings
 from ascend_adapters.contract import EngineInfo
-from ascend_adapters.engine import Engine
-from ascend_adapters.engine_run import EngineRun
+from ascend_adapters.engine.engine import Engine
+from ascend_adapters.engine.run import EngineRun
 from ascend_adapters.errors import AscendError, EngineDiedError, ServerError
 from ascend_adapters.server import MAX_CONNECTIONS, HttpBackend
 

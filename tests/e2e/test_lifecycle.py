@@ -63,7 +63,7 @@ def private_bytes(pid):
 
 def engines_of(owner_pid):
     """Engines that the process `owner_pid` has launched."""
-    marks = ["ascend_adapters.engine_child", str(owner_pid)]
+    marks = ["ascend_adapters.engine.child", str(owner_pid)]
     return [p for p in psutil.process_iter(["cmdline"]) if all(mark in (p.info["cmdline"] or []) for mark in marks)]
 
 
@@ -276,7 +276,7 @@ def test_a_user_who_wants_no_log_of_vllm_still_sees_the_device(monkeypatch):
 
 
 def test_a_start_that_takes_too_long_says_so_and_keeps_its_log(monkeypatch):
-    monkeypatch.setattr("ascend_adapters.engine.START_TIMEOUT", 4.0)
+    monkeypatch.setattr("ascend_adapters.engine.engine.START_TIMEOUT", 4.0)
     slow = EmbeddedBackend("smollm2-135m-instruct", **{**SMALL, "max_model_len": 128})
     with pytest.raises(EngineStartError, match="was not ready after 4 s") as failure:
         run_sync(slow.chat(HELLO))

@@ -1,6 +1,6 @@
 """The embedded engine's own process: vLLM's command line, which ends when its owner does.
 
-Run as `python -m ascend_adapters.engine_child OWNER_PID FOLDER serve MODEL ...`. Nothing else imports it.
+Run as `python -m ascend_adapters.engine.child OWNER_PID FOLDER serve MODEL ...`. Nothing else imports it.
 """
 
 import os

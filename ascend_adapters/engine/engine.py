@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ascend_adapters.config import EngineSettings
-from ascend_adapters.engine_run import POLL_INTERVAL, EngineRun
+from ascend_adapters.engine.run import POLL_INTERVAL, EngineRun
 from ascend_adapters.errors import EngineStartError
 from ascend_adapters.models import locate, prepare
 from ascend_adapters.progress import Progress

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ascend_adapters.engine import _current_step, _device_in
-from ascend_adapters.engine_run import failure_reason
+from ascend_adapters.engine.engine import _current_step, _device_in
+from ascend_adapters.engine.run import failure_reason
 
 CORE_FAILED = """\
 (EngineCore pid=71) ERROR 11-23 07:09:54 [core.py:1165] Traceback (most recent call last):

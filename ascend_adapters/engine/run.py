@@ -109,7 +109,7 @@ class EngineRun:
         self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
     ) -> "subprocess.Popen[bytes]":
         # -P: no module is taken from whatever folder the user happens to be in.
-        child = [sys.executable, "-P", "-m", "ascend_adapters.engine_child", str(self.owner_pid), str(self._folder)]
+        child = [sys.executable, "-P", "-m", "ascend_adapters.engine.child", str(self.owner_pid), str(self._folder)]
         serve = ["serve", model_folder, "--uds", self.socket, "--served-model-name", name]
         command = [*child, *serve, *settings.arguments(model_defaults)]
         # Only this user can reach the socket.
