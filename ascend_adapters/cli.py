@@ -61,7 +61,8 @@ def serve(
     from ascend_adapters.progress import Progress
     from ascend_adapters.tool_calls import tool_call_settings
 
-    folder = prepare(locate(model), Progress(model))
+    located = locate(model)
+    folder = prepare(located, Progress(model))
     if api_key is None:
         api_key = secrets.token_urlsafe(24)
         typer.echo(f"API key: {api_key}", err=True)
@@ -71,7 +72,7 @@ def serve(
     # vLLM asks for the key under /v1 only; this asks for it everywhere.
     command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]
     # Who has the key may also load adapters.
-    environment = engine_environment(folder, enable_lora=asks_for_lora(context.args))
+    environment = engine_environment(located.is_local, enable_lora=asks_for_lora(context.args))
     # By environment, not as an argument: any user of the machine can read a process's arguments.
     os.execve(sys.executable, command, {**environment, "VLLM_API_KEY": api_key})  # noqa: S606
 

@@ -91,9 +91,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def engine_environment(model: str, *, enable_lora: bool = False) -> dict[str, str]:
+def engine_environment(is_local: bool, *, enable_lora: bool = False) -> dict[str, str]:
     """The environment of an engine process: this process's, with defaults for what is not set.
 
+    is_local     the model is on this machine already: no hub need be asked
     enable_lora  adapters may be loaded and unloaded while it serves, by whoever may ask it for anything
     """
     environment = dict(os.environ)
@@ -102,7 +103,7 @@ def engine_environment(model: str, *, enable_lora: bool = False) -> dict[str, st
     environment.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     # The engine's processes talk to each other on this machine only.
     environment.setdefault("VLLM_HOST_IP", "127.0.0.1")
-    if Path(model).is_dir():
+    if is_local:
         environment.setdefault("HF_HUB_OFFLINE", "1")
     if enable_lora:
         environment.setdefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")

@@ -59,6 +59,11 @@ class Located:
     catalogue: CatalogueModel | None = None
     gguf: Path | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, or will be once it is prepared: not a hub id."""
+        return self.catalogue is not None or self.gguf is not None or Path(self.given).is_dir()
+
 
 def locate(model: str) -> Located:
     """What `model` names, without preparing anything.

@@ -29,7 +29,9 @@ class PeakMemory:
 
 
 def bytes_of_engine() -> float:
-    """Of all children of this process that are an embedded engine's; what they share counts once."""
-    engines = [child for child in psutil.Process().children() if "ascend_adapters.engine.child" in child.cmdline()]
-    processes = [process for engine in engines for process in (engine, *engine.children(recursive=True))]
+    """Of the launcher and its engines; what they share counts once."""
+    launchers = [
+        child for child in psutil.Process().children() if "ascend_adapters.engine.launcher_child" in child.cmdline()
+    ]
+    processes = [process for launcher in launchers for process in (launcher, *launcher.children(recursive=True))]
     return float(sum(process.memory_full_info().pss for process in processes))

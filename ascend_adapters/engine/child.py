@@ -1,65 +1,136 @@
-"""The embedded engine's own process: vLLM's command line, which ends when its owner does.
+"""An engine's own process: `vllm serve`, which ends when its owner does.
 
-Run as `python -m ascend_adapters.engine.child OWNER_PID FOLDER serve MODEL ...`. Nothing else imports it.
+The launcher forks into be_engine(). Where it cannot fork, it runs
+`python -m ascend_adapters.engine.child OWNER_PID REPORT_FD FOLDER serve MODEL ...`.
 """
 
 import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ascend_adapters.engine.imports import Imported, import_vllm
+
+POLL_INTERVAL = 0.2  # seconds, where the kernel cannot tell that a process has ended
+
+
+class Process:
+    """A process that runs now, told from a later one that has its number. Source: pidfd_open(2), Linux 5.3."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._started = _start_time(pid)
+        try:
+            self.fd: int | None = os.pidfd_open(pid)  # readable once it has ended
+        except OSError:
+            self.fd = None
+
+    def is_running(self) -> bool:
+        """Whether it is that process still."""
+        return self._started is not None and _start_time(self.pid) == self._started
+
+
+def _start_time(pid: int) -> str | None:
+    """In clock ticks since the machine's start; None for a process that has ended. Source: proc(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class Owner:
+    """The process that an engine belongs to, and the socket on which it waits for the engine's end."""
+
+    def __init__(self, process: Process, report: socket.socket) -> None:
+        self._process = process
+        self.report = report
+
+    def gives_up(self) -> bool:
+        """Whether it has closed its end of the socket, or has ended."""
+        poll = select.poll()
+        poll.register(self.report, select.POLLRDHUP)
+        return bool(poll.poll(0)) or not self._process.is_running()
+
+    def wait_for_end(self) -> None:
+        """Return when it has given up."""
+        poll = select.poll()
+        poll.register(self.report, select.POLLRDHUP)
+        if self._process.fd is not None:
+            poll.register(self._process.fd, select.POLLIN)
+            poll.poll()
+            return
+        while not poll.poll(POLL_INTERVAL * 1000) and self._process.is_running():
+            pass
+
+
+def be_engine(owner: Owner, folder: str, arguments: Sequence[str], imported: Imported) -> None:
+    """Be `vllm` with these arguments, in this process, until it or its owner ends."""
+    print("vllm", *arguments, flush=True)  # the log's first line
+    _in_thread(lambda: _end_with(owner, folder))
+    # The engine core is forked from this process. It must not outlive it, nor be taken for it.
+    server = Process(os.getpid())
+
+    def in_forked_core() -> None:
+        owner.report.close()
+        _in_thread(lambda: _exit_with(server))
+
+    os.register_at_fork(after_in_child=in_forked_core)
+    if imported.failure is not None:
+        sys.exit(f"vllm serve: error: {imported.failure}")
+    _serve(arguments)
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    """As vllm.entrypoints.cli.main does, for the one command that is imported."""
+    from vllm.entrypoints.cli.serve import cmd_init
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    sys.argv = ["vllm", *arguments]
+    cli_env_setup()
+    parser = FlexibleArgumentParser(prog="vllm")
+    (serve,) = cmd_init()
+    serve.subparser_init(parser.add_subparsers(required=True, dest="subparser"))
+    options = parser.parse_args()
+    serve.validate(options)
+    serve.cmd(options)
+
+
+def _in_thread(action: Callable[[], object]) -> None:
+    threading.Thread(target=action, name="watch-owner", daemon=True).start()
+
+
+def _end_with(owner: Owner, folder: str) -> None:
+    owner.wait_for_end()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _exit_with(process: Process) -> None:
+    if process.fd is not None:
+        poll = select.poll()
+        poll.register(process.fd, select.POLLIN)
+        poll.poll()
+    while process.is_running():
+        time.sleep(POLL_INTERVAL)
+    os._exit(1)
 
 
 def main() -> None:
-    """Watch the owner, then be `vllm serve`."""
-    owner_pid, folder = int(sys.argv[1]), sys.argv[2]
-    print("vllm", *sys.argv[3:], flush=True)  # the log's first line, seconds before vLLM's own
-    if os.getppid() != owner_pid:
+    """An engine that is not forked: import vLLM here."""
+    owner_pid, report, folder = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), sys.argv[3]
+    report.set_inheritable(False)
+    owner = Owner(Process(owner_pid), report)
+    if owner.gives_up():
         sys.exit("the engine's owner ended before the engine began.")
-    _when_ended(owner_pid, lambda: _end_all(folder))
-    # The engine core is forked from this process, and must not outlive it either.
-    server_pid = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _when_ended(server_pid, lambda: os._exit(1)))
-    try:
-        from vllm.entrypoints.cli.main import main as vllm
-    except Exception as error:
-        sys.exit(f"vllm serve: error: {_why_not_importable(error)}")
-
-    sys.argv = ["vllm", *sys.argv[3:]]
-    vllm()
-
-
-def _why_not_importable(error: Exception) -> str:
-    """The faults of this machine, if the doctor finds any: where CANN is missing, importing torch fails."""
-    from ascend_adapters.doctor import examine, faults
-
-    found = faults(examine())
-    reason = f"vLLM cannot be imported: {error}"
-    return f"this machine is not ready: {found} ({reason})" if found else reason
-
-
-def _when_ended(pid: int, action: Callable[[], None]) -> None:
-    """Call `action` when the parent `pid` ends, however it ends. Source: pidfd_open(2), Linux 5.3."""
-
-    def watch() -> None:
-        try:
-            poll = select.poll()
-            poll.register(os.pidfd_open(pid), select.POLLIN)
-            poll.poll()
-        except OSError:  # ended already, or an older kernel
-            while os.getppid() == pid:
-                time.sleep(0.2)
-        action()
-
-    threading.Thread(target=watch, name="watch-owner", daemon=True).start()
-
-
-def _end_all(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    be_engine(owner, folder, sys.argv[4:], import_vllm())
 
 
 if __name__ == "__main__":

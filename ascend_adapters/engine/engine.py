@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from ascend_adapters.config import EngineSettings
-from ascend_adapters.engine.run import POLL_INTERVAL, EngineRun
+from ascend_adapters.engine.launcher import LauncherDiedError, launcher_for
+from ascend_adapters.engine.run import POLL_INTERVAL, EngineRun, failure_reason, run_environment
 from ascend_adapters.errors import EngineStartError
 from ascend_adapters.models import locate, prepare
 from ascend_adapters.progress import Progress
@@ -16,6 +17,7 @@ START_TIMEOUT = 600.0  # seconds; large models take minutes to load
 
 # What a line of the engine's log says about where the start is.
 STEPS = {
+    "not forked from the launcher": "importing vLLM",
     "Resolved architecture": "starting the engine core",
     "Starting to load model": "loading weights",
     "Model loading took": "preparing the KV cache",
@@ -81,13 +83,27 @@ class Engine:
             task.exception()  # seen: whoever waits gets it, and nobody need wait
 
     async def _start(self) -> EngineRun:
-        model_folder = await asyncio.to_thread(prepare, self._located, Progress(self.model, quiet=self._quiet))
-        progress = Progress("engine", quiet=self._quiet)
-        self.model_defaults = await asyncio.to_thread(tool_call_settings, model_folder)
-        run = EngineRun(model_folder, self.model, self.settings, self.model_defaults)
-        self._runs[run.socket] = run
         try:
-            await self._wait_until_ready(run, progress)
+            return await self._start_once()
+        except LauncherDiedError:  # killed, perhaps: another one is made
+            try:
+                return await self._start_once()
+            except LauncherDiedError as error:
+                raise EngineStartError(f"the engine for {self.model!r} did not start: {error}") from error
+
+    async def _start_once(self) -> EngineRun:
+        environment = run_environment(self._located.is_local, self.settings)
+        # First, so that vLLM is imported while the model is made ready.
+        launcher, why_another = await asyncio.to_thread(launcher_for, environment)
+        folder = await asyncio.to_thread(prepare, self._located, Progress(self.model, quiet=self._quiet))
+        progress = Progress("engine", quiet=self._quiet)
+        self.model_defaults = await asyncio.to_thread(tool_call_settings, folder)
+        arguments = ["--served-model-name", self.model, *self.settings.arguments(self.model_defaults)]
+        run = EngineRun(launcher, environment, folder, arguments)
+        self._runs[run.socket] = run
+        importing = f"importing vLLM for {why_another}" if why_another else "importing vLLM"
+        try:
+            await self._wait_until_ready(run, importing, progress)
         except BaseException:
             await asyncio.to_thread(run.stop)
             raise
@@ -95,23 +111,27 @@ class Engine:
         progress.done(f"ready on device: {self.device}")
         return run
 
-    async def _wait_until_ready(self, run: EngineRun, progress: Progress) -> None:
+    async def _wait_until_ready(self, run: EngineRun, importing: str, progress: Progress) -> None:
+        """Raises EngineStartError, or LauncherDiedError."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + START_TIMEOUT
         while not (run.is_alive() and await run.answers()):
+            if run.lost_its_launcher():
+                log = run.process.launcher.log
+                raise LauncherDiedError(f"the process that imports vLLM ended: {failure_reason(log)}")
             if not run.is_alive():
                 raise EngineStartError(f"the engine for {self.model!r} did not start: {run.failure()}")
             if clock() > deadline:
                 raise EngineStartError(
                     f"the engine for {self.model!r} was not ready after {START_TIMEOUT:.0f} s: {run.failure()}"
                 )
-            progress.step(_current_step(run.log))
+            progress.step(importing if run.process.pid is None else _current_step(run.log))
             await asyncio.sleep(POLL_INTERVAL)
 
 
 def _current_step(log: str) -> str:
     seen = [step for sign, step in STEPS.items() if sign in log]
-    return seen[-1] if seen else "importing vLLM"
+    return seen[-1] if seen else "starting the server"
 
 
 def _device_in(log: str) -> str | None:

@@ -6,17 +6,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from ascend_adapters.config import EngineSettings, engine_environment
+from ascend_adapters.engine.launcher import EngineProcess, Launcher, Order
 from ascend_adapters.errors import EngineStartError
 
 POLL_INTERVAL = 0.1  # seconds
@@ -30,15 +28,21 @@ class EngineRun:
     """A launched engine process. It does not come back: the next start is another run."""
 
     def __init__(
-        self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
+        self, launcher: Launcher, environment: Mapping[str, str], model: str, arguments: Sequence[str]
     ) -> None:
-        """Launch the engine; it is not ready yet. Raises EngineStartError if no socket can be made for it."""
+        """Launch the engine; it is not ready yet.
+
+        model      a folder or a hub id
+        arguments  of `vllm serve`, without the model and the socket
+
+        Raises EngineStartError if no socket can be made for it, LauncherDiedError if the launcher has ended.
+        """
         self.owner_pid = os.getpid()
         self._folder = _private_folder()
         self._ended: str | None = None
         self._diagnosing = asyncio.Lock()
         self._stopping = threading.Lock()
-        self.process = self._launch(model_folder, name, settings, model_defaults)
+        self.process = self._launch(launcher, ["serve", model, "--uds", self.socket, *arguments], environment)
         atexit.register(self.stop)
 
     @property
@@ -55,10 +59,12 @@ class EngineRun:
             return ""
 
     def is_alive(self) -> bool:
-        """Whether the process runs; it may not be ready yet."""
-        if os.getpid() != self.owner_pid:  # a forked child cannot wait for its parent's children
-            return Path(f"/proc/{self.process.pid}").exists()
-        return self._ended is None and self.process.poll() is None
+        """Whether the process runs, or is about to; it may not be ready yet. A forked child can ask, too."""
+        return self._ended is None and not self.process.has_ended()
+
+    def lost_its_launcher(self) -> bool:
+        """Whether the launcher ended before it had forked the engine."""
+        return self.process.has_ended() and self.process.pid is None
 
     async def answers(self) -> bool:
         """Whether the server is there and has a working engine behind it. One that is too busy to say is well."""
@@ -75,17 +81,16 @@ class EngineRun:
         async with self._diagnosing:  # many requests fail at once, and ask at once
             if self._ended is None and not await self.answers():
                 await asyncio.sleep(POLL_INTERVAL)  # a killed process takes a moment to be seen as ended
-                code = self.process.poll()
                 # A server whose engine core is gone still runs for a moment, and shuts down by itself.
-                how = "its core process ended" if code is None else f"its process ended {_how(code)}"
+                how = f"its process ended{self._how()}" if self.process.has_ended() else "its core process ended"
                 self._ended = f"{how} (its log: {self.keep_log()})"
                 await asyncio.to_thread(self.stop)
             return self._ended
 
     def failure(self) -> str:
         """Why the start failed, for a person: the cause from the log, how the process ended, and where the log is."""
-        code = self.process.poll()
-        ending = "" if code is None or code > 0 else f"; its process ended {_how(code)}"
+        code = self.process.returncode
+        ending = "" if code is None or code > 0 else f"; its process ended{self._how()}"
         return f"{failure_reason(self.log)}{ending} (its log: {self.keep_log()})"
 
     def keep_log(self) -> Path:
@@ -102,34 +107,34 @@ class EngineRun:
         with self._stopping:
             self._ended = self._ended or "it was stopped"
             atexit.unregister(self.stop)
-            _end_group(self.process)
+            self.process.terminate(STOP_TIMEOUT)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _launch(
-        self, model_folder: str, name: str, settings: EngineSettings, model_defaults: Mapping[str, Any]
-    ) -> "subprocess.Popen[bytes]":
-        # -P: no module is taken from whatever folder the user happens to be in.
-        child = [sys.executable, "-P", "-m", "ascend_adapters.engine.child", str(self.owner_pid), str(self._folder)]
-        serve = ["serve", model_folder, "--uds", self.socket, "--served-model-name", name]
-        command = [*child, *serve, *settings.arguments(model_defaults)]
-        # Only this user can reach the socket.
-        environment = engine_environment(model_folder, enable_lora=bool(settings.as_dict().get("enable_lora")))
-        # Progress, the device's name and the reasons of a failure are read from the log.
-        if environment.get("VLLM_LOGGING_LEVEL") != "DEBUG":
-            environment["VLLM_LOGGING_LEVEL"] = "INFO"
-        environment["VLLM_CONFIGURE_LOGGING"] = "1"
-        environment.pop("VLLM_API_KEY", None)  # meant for servers; here the folder's mode is the lock
+    def _how(self) -> str:
+        code = self.process.returncode
+        if code is None:
+            return ""  # the launcher had ended before, and nobody else is told
+        return f" by {signal.Signals(-code).name}" if code < 0 else f" with exit status {code}"
+
+    def _launch(self, launcher: Launcher, arguments: Sequence[str], environment: Mapping[str, str]) -> EngineProcess:
         # vLLM's processes talk over sockets too: not in the folder that all users share.
-        environment["VLLM_RPC_BASE_PATH"] = str(self._folder)
+        environment = {**environment, "VLLM_RPC_BASE_PATH": str(self._folder)}
         with (self._folder / "engine.log").open("wb") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal is the owner's to handle
-            )
+            return launcher.launch(Order(str(self._folder), arguments, environment, os.getcwd()), log.fileno())
+
+
+def run_environment(is_local: bool, settings: EngineSettings) -> dict[str, str]:
+    """The environment of a private engine, which is asked by this user alone.
+
+    is_local  its model is on this machine already
+    """
+    environment = engine_environment(is_local, enable_lora=bool(settings.as_dict().get("enable_lora")))
+    # Progress, the device's name and the reasons of a failure are read from the log.
+    if environment.get("VLLM_LOGGING_LEVEL") != "DEBUG":
+        environment["VLLM_LOGGING_LEVEL"] = "INFO"
+    environment["VLLM_CONFIGURE_LOGGING"] = "1"
+    environment.pop("VLLM_API_KEY", None)  # meant for servers; here the folder's mode is the lock
+    return environment
 
 
 def http_client(socket: str, timeout: float | None) -> httpx.AsyncClient:
@@ -165,22 +170,3 @@ def _private_folder() -> Path:
             f"the temporary folder's path is too long for a unix socket: {folder}. Set TMPDIR to a shorter one."
         )
     return folder
-
-
-def _how(returncode: int) -> str:
-    if returncode < 0:
-        return f"by {signal.Signals(-returncode).name}"
-    return f"with exit status {returncode}"
-
-
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()

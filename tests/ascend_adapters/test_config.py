@@ -66,7 +66,7 @@ def test_a_bad_setting_is_named_with_the_remedy(settings, message):
 )
 def test_adapters_may_be_loaded_where_the_command_line_enables_lora(arguments, expected):
     assert asks_for_lora(arguments) is expected
-    environment = engine_environment("hub/id", enable_lora=expected)
+    environment = engine_environment(False, enable_lora=expected)
     assert environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") == ("1" if expected else None)
 
 
