@@ -67,7 +67,16 @@ def serve(
         api_key = secrets.token_urlsafe(24)
         typer.echo(f"API key: {api_key}", err=True)
     typer.echo(f"serving {model} at http://{host}:{port}/v1", err=True)
-    command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder, "--served-model-name", model]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ascend_adapters.engine.serve",
+        "serve",
+        folder,
+        "--served-model-name",
+        model,
+    ]
     command += ["--host", host, "--port", str(port), *EngineSettings().arguments(tool_call_settings(folder))]
     # vLLM asks for the key under /v1 only; this asks for it everywhere.
     command += ["--middleware", "ascend_adapters.api_key.RequireApiKey", *context.args]

@@ -22,8 +22,8 @@ class Progress:
         elif sys.stderr.isatty():
             self._write(f"\r{self._subject}: {text} ... {now - self._steps[text]:.0f} s", end="")
 
-    def done(self, text: str) -> None:
-        """The last line: what came of it, the seconds, and each step's share of them."""
+    def done(self, text: str) -> float:
+        """The last line: what came of it, the seconds, and each step's share of them. Returns the seconds."""
         now = time.monotonic()
         self._end_line(now)
         begins = [*self._steps.values(), now]
@@ -32,6 +32,7 @@ class Progress:
         ]
         self._write(f"{self._subject}: {text} ({now - begins[0]:.1f} s: {', '.join(shares)})")
         self._steps = {}
+        return now - begins[0]
 
     def _end_line(self, now: float) -> None:
         if self._steps and sys.stderr.isatty():

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from peft import LoraConfig, get_peft_model
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LAYERS = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
@@ -16,6 +14,10 @@ def save_adapter(
     model_folder: Path, folder: Path, seed: int, *, auto_class: str = "AutoModelForCausalLM", **config: Any
 ) -> Path:
     """An adapter of the model in `model_folder`, strong enough to change most tokens."""
+    # Not at the top: importing both takes seconds.
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
     model = getattr(transformers, auto_class).from_pretrained(model_folder, dtype=torch.float32)
     adapted = get_peft_model(model, LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": LAYERS, **config}))
     generator = torch.Generator().manual_seed(seed)

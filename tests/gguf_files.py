@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import transformers
-from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+    from transformers import PreTrainedModel
 
 NORMAL, CONTROL, UNUSED = 1, 3, 5
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -26,8 +28,11 @@ def vocabulary_and_merges() -> tuple[dict[str, int], list[str]]:
     return model["vocab"], [" ".join(pair) for pair in model["merges"]]
 
 
-def write(model: transformers.PreTrainedModel, path: Path, architecture: str = "qwen2", **others: Any) -> Path:
+def write(model: "PreTrainedModel", path: Path, architecture: str = "qwen2", **others: Any) -> Path:
     """A GGUF of the model. `others` are further fields, or other values, by their names with __ for dots."""
+    # Not at the top, as importing it takes a second.
+    from gguf import GGUFWriter
+
     config = model.config
     vocabulary, merges = vocabulary_and_merges()
     tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), *MARKS]
@@ -61,12 +66,14 @@ def write(model: transformers.PreTrainedModel, path: Path, architecture: str = "
     return path
 
 
-def _add(writer: GGUFWriter, name: str, value: Any) -> None:
+def _add(writer: "GGUFWriter", name: str, value: Any) -> None:
     kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
     kinds.get(type(value), writer.add_array)(name, value)
 
 
-def _add_weights(writer: GGUFWriter, model: transformers.PreTrainedModel, architecture: str) -> None:
+def _add_weights(writer: "GGUFWriter", model: "PreTrainedModel", architecture: str) -> None:
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
     known = next(arch for arch in MODEL_ARCH if arch.name.lower() == architecture)
     names = get_tensor_name_map(known, model.config.num_hidden_layers)
     for name, weight in model.state_dict().items():

@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+
+if TYPE_CHECKING:
+    import transformers
 
 SEED = 20
 VOCAB_SIZE = 320  # 256 bytes, and room for what models mark up their input with
@@ -37,6 +39,8 @@ class Family:
 
     def build(self, folder: Path) -> Path:
         """The model's folder: config, weights in safetensors, and a tokenizer of bytes."""
+        import transformers
+
         torch.manual_seed(SEED)
         model = getattr(transformers, self.auto_class).from_config(self.config(), dtype=torch.float32)
         randomize(model)
@@ -59,13 +63,21 @@ def randomize(model: torch.nn.Module) -> None:
                 buffer.uniform_(0, 0.4)  # Hugging Face takes closed groups for 0, so that no open one may be below
 
 
-def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
+def of_transformers(name: str, **values: Any) -> Any:
+    """An object of the class that transformers has under `name`: what it is imported for, as that takes seconds."""
+    import transformers
+
+    return getattr(transformers, name)(**values)
+
+
+def byte_tokenizer() -> "transformers.PreTrainedTokenizerFast":
     """One token per byte."""
     tokenizer = Tokenizer(BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
-    return transformers.PreTrainedTokenizerFast(
+    return of_transformers(
+        "PreTrainedTokenizerFast",
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|pad|>",
@@ -100,7 +112,7 @@ SIZES: dict[str, Any] = {
 
 def of(config_class: str, **values: Any) -> Callable[[], Any]:
     """A configuration of the common sizes, with `values` of its own."""
-    return lambda: getattr(transformers, config_class)(**{**SIZES, **values})
+    return lambda: of_transformers(config_class, **{**SIZES, **values})
 
 
 # The sizes that the NPU's operators have: 512 latent elements, heads of 128 and 64 rotary ones.

@@ -8,15 +8,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
-from tests.models import CHAT_TEMPLATE, SEED, randomize
+from tests.models import CHAT_TEMPLATE, SEED, of_transformers, randomize
+
+if TYPE_CHECKING:
+    import transformers
 
 VOCAB_SIZE = 320
 MAX_LENGTH = 512
@@ -69,7 +71,7 @@ QWEN = Marks(QWEN_EMBEDDING.tokens, single="$A", pair="$A $B")
 QWEN_RERANKER = Marks({**QWEN.tokens, "additional_special_tokens": "no yes"}, single="$A", pair="$A $B")
 
 
-def tokenizer_of(marks: Marks) -> transformers.PreTrainedTokenizerFast:
+def tokenizer_of(marks: Marks) -> "transformers.PreTrainedTokenizerFast":
     """One token a byte, after the special ones."""
     specials = " ".join(marks.tokens.values()).split()
     vocabulary = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -85,7 +87,8 @@ def tokenizer_of(marks: Marks) -> transformers.PreTrainedTokenizerFast:
     inputs = (
         ["input_ids", "token_type_ids", "attention_mask"] if marks.has_token_types else ["input_ids", "attention_mask"]
     )
-    return transformers.PreTrainedTokenizerFast(
+    return of_transformers(
+        "PreTrainedTokenizerFast",
         tokenizer_object=tokenizer,
         model_max_length=MAX_LENGTH,
         model_input_names=inputs,
@@ -105,11 +108,13 @@ def config_of(config_class: str, marks: Marks, **values: Any) -> Any:
         "num_attention_heads": 2,  # of 32, as MiniLM's
         "max_position_embeddings": MAX_LENGTH,
     }
-    return getattr(transformers, config_class)(**{**sizes, **ids, **values})
+    return of_transformers(config_class, **{**sizes, **ids, **values})
 
 
 def save(folder: Path, auto_class: str, config: Any, marks: Marks) -> Path:
     """Weights, configuration and tokenizer, as transformers saves them."""
+    import transformers
+
     torch.manual_seed(SEED)
     model = getattr(transformers, auto_class).from_config(config, dtype=torch.float32)
     randomize(model)

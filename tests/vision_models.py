@@ -6,13 +6,15 @@ Heads of 72 and 80 elements as in the real towers; patches of 4 pixels, so that 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
-from tests.models import SEED, SIZES, byte_tokenizer, randomize
+from tests.models import SEED, SIZES, byte_tokenizer, of_transformers, randomize
+
+if TYPE_CHECKING:
+    import transformers
 
 MARKS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<image>")
 VISION_START, VISION_END, IMAGE, VIDEO, LLAVA_IMAGE = range(260, 265)
@@ -46,6 +48,8 @@ class VisionFamily:
 
     def build(self, folder: Path) -> Path:
         """The model's folder: config, weights in safetensors, tokenizer, image and video processor."""
+        import transformers
+
         torch.manual_seed(SEED)
         model = transformers.AutoModelForImageTextToText.from_config(self.config(), dtype=torch.float32)
         randomize(model)
@@ -65,7 +69,7 @@ def _name_weights_as_published(file: Path, family: str) -> None:
         save_file({name.removeprefix("model."): weight for name, weight in load_file(file).items()}, file)
 
 
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
+def tokenizer() -> "transformers.PreTrainedTokenizerFast":
     """Bytes, and the marks of pictures and videos."""
     bytes_only = byte_tokenizer()
     bytes_only.add_special_tokens({"additional_special_tokens": list(MARKS)})
@@ -80,7 +84,8 @@ def text_config(**values: Any) -> dict[str, Any]:
 def qwen(config_class: str, vision: dict[str, Any], **text: Any) -> Callable[[], Any]:
     """A configuration of a Qwen model that sees."""
     vision = {"patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": TEMPORAL_PATCH, **vision}
-    return lambda: getattr(transformers, config_class)(
+    return lambda: of_transformers(
+        config_class,
         text_config=text_config(**text),
         vision_config=vision,
         image_token_id=IMAGE,
@@ -98,19 +103,26 @@ def qwen_processor(processor_class: str, video_processor_class: str) -> Callable
         "temporal_patch_size": TEMPORAL_PATCH,
         "size": {"shortest_edge": 16 * 16, "longest_edge": 128 * 128},
     }
-    return lambda: getattr(transformers, processor_class)(
-        image_processor=transformers.Qwen2VLImageProcessorFast(**sizes),
+    return lambda: of_transformers(
+        processor_class,
+        image_processor=of_transformers("Qwen2VLImageProcessorFast", **sizes),
         tokenizer=tokenizer(),
-        video_processor=getattr(transformers, video_processor_class)(**sizes),
+        video_processor=of_transformers(video_processor_class, **sizes),
     )
 
 
 def llava(vision_class: str, *, strategy: str, **vision: Any) -> Callable[[], Any]:
     """A configuration of LLaVA on the given tower."""
-    return lambda: transformers.LlavaConfig(
-        text_config=transformers.LlamaConfig(**SIZES),
-        vision_config=getattr(transformers, vision_class)(
-            image_size=LLAVA_PICTURE, patch_size=PATCH, num_hidden_layers=3, intermediate_size=96, **vision
+    return lambda: of_transformers(
+        "LlavaConfig",
+        text_config=of_transformers("LlamaConfig", **SIZES),
+        vision_config=of_transformers(
+            vision_class,
+            image_size=LLAVA_PICTURE,
+            patch_size=PATCH,
+            num_hidden_layers=3,
+            intermediate_size=96,
+            **vision,
         ),
         image_token_index=LLAVA_IMAGE,
         vision_feature_select_strategy=strategy,
@@ -123,8 +135,9 @@ def llava_processor(*, strategy: str, extra: int, siglip: bool = False) -> Calla
     size = {"height": LLAVA_PICTURE, "width": LLAVA_PICTURE}
     image_class = "SiglipImageProcessor" if siglip else "CLIPImageProcessor"
     settings: dict[str, Any] = {"size": size} if siglip else {"size": size, "crop_size": size}
-    return lambda: transformers.LlavaProcessor(
-        image_processor=getattr(transformers, image_class)(**settings),
+    return lambda: of_transformers(
+        "LlavaProcessor",
+        image_processor=of_transformers(image_class, **settings),
         tokenizer=tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy=strategy,

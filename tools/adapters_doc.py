@@ -16,7 +16,8 @@ from ascend_adapters.models import CATALOGUE, pull
 from ascend_adapters.progress import Progress
 from tests import thinking
 from tests.adapters import save_adapter
-from tests.conftest import CHAT_MODEL, serving
+from tests.conftest import CHAT_MODEL
+from tests.engines import serve
 from tests.integrations.conftest import SETTINGS
 from tests.integrations.features import on_langchain, on_llama_index
 from tests.integrations.features.columns import Outcome, ascend, chat_ascend, chat_hugging_face, chat_openai, outcomes
@@ -72,8 +73,8 @@ def _columns(folder: Path, stack: ExitStack) -> dict[str, Column]:
 
 
 def _serve(model: str, settings: Where, log: Path, stack: ExitStack) -> Where:
-    options = EngineSettings.from_dict({name: value for name, value in settings.items() if name != "dtype"})
-    server = stack.enter_context(serving(model, log, *options.arguments()))
+    server = serve(model, log, *EngineSettings.from_dict(settings).arguments())
+    stack.callback(server.stop)
     return {"base_url": server.url, "api_key": server.api_key, "model": model}
 
 

@@ -1,10 +1,10 @@
-"""An engine's own process: `vllm serve`, which ends when its owner does.
+"""A process that the launcher has started: it runs one module, and ends when its owner does.
 
-The launcher forks into be_engine(). Where it cannot fork, it runs
-`python -m ascend_adapters.engine.child OWNER_PID REPORT_FD FOLDER serve MODEL ...`.
+Where the launcher cannot fork, it runs `python -m ascend_adapters.engine.child OWNER_PID REPORT_FD FOLDER MODULE ...`.
 """
 
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from ascend_adapters.engine.imports import Imported, import_vllm
 
 POLL_INTERVAL = 0.2  # seconds, where the kernel cannot tell that a process has ended
 
@@ -70,37 +68,19 @@ class Owner:
             pass
 
 
-def be_engine(owner: Owner, folder: str, arguments: Sequence[str], imported: Imported) -> None:
-    """Be `vllm` with these arguments, in this process, until it or its owner ends."""
-    print("vllm", *arguments, flush=True)  # the log's first line
+def run_module(owner: Owner, folder: str, module: str, arguments: Sequence[str]) -> None:
+    """As `python -m MODULE ARGUMENTS`, in this process, until that or its owner ends. `folder` goes with the owner."""
     _in_thread(lambda: _end_with(owner, folder))
-    # The engine core is forked from this process. It must not outlive it, nor be taken for it.
-    server = Process(os.getpid())
+    # What is forked from this process (vLLM's engine core) must not outlive it, nor be taken for it.
+    this = Process(os.getpid())
 
-    def in_forked_core() -> None:
+    def in_fork() -> None:
         owner.report.close()
-        _in_thread(lambda: _exit_with(server))
+        _in_thread(lambda: _exit_with(this))
 
-    os.register_at_fork(after_in_child=in_forked_core)
-    if imported.failure is not None:
-        sys.exit(f"vllm serve: error: {imported.failure}")
-    _serve(arguments)
-
-
-def _serve(arguments: Sequence[str]) -> None:
-    """As vllm.entrypoints.cli.main does, for the one command that is imported."""
-    from vllm.entrypoints.cli.serve import cmd_init
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    sys.argv = ["vllm", *arguments]
-    cli_env_setup()
-    parser = FlexibleArgumentParser(prog="vllm")
-    (serve,) = cmd_init()
-    serve.subparser_init(parser.add_subparsers(required=True, dest="subparser"))
-    options = parser.parse_args()
-    serve.validate(options)
-    serve.cmd(options)
+    os.register_at_fork(after_in_child=in_fork)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _in_thread(action: Callable[[], object]) -> None:
@@ -124,13 +104,13 @@ def _exit_with(process: Process) -> None:
 
 
 def main() -> None:
-    """An engine that is not forked: import vLLM here."""
-    owner_pid, report, folder = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), sys.argv[3]
+    """In a process that is not forked."""
+    report = socket.socket(fileno=int(sys.argv[2]))
     report.set_inheritable(False)
-    owner = Owner(Process(owner_pid), report)
+    owner = Owner(Process(int(sys.argv[1])), report)
     if owner.gives_up():
-        sys.exit("the engine's owner ended before the engine began.")
-    be_engine(owner, folder, sys.argv[4:], import_vllm())
+        sys.exit("the owner ended before this process began.")
+    run_module(owner, sys.argv[3], sys.argv[4], sys.argv[5:])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """An engine of this process: started on first use, started again when a run has ended."""
 
 import asyncio
+import logging
 import os
 import re
 from typing import Any
@@ -12,6 +13,8 @@ from ascend_adapters.errors import EngineStartError
 from ascend_adapters.models import locate, prepare
 from ascend_adapters.progress import Progress
 from ascend_adapters.tool_calls import tool_call_settings
+
+logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 600.0  # seconds; large models take minutes to load
 
@@ -108,7 +111,8 @@ class Engine:
             await asyncio.to_thread(run.stop)
             raise
         self.device = _device_in(run.log)
-        progress.done(f"ready on device: {self.device}")
+        seconds = progress.done(f"ready on device: {self.device}")
+        logger.info("engine of %r ready after %.1f s", self.model, seconds, extra={"start_seconds": seconds})
         return run
 
     async def _wait_until_ready(self, run: EngineRun, importing: str, progress: Progress) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -44,8 +45,12 @@ class Imported:
         os.environ.update({**self.added, **environment, **self.changed})
 
 
+@cache
 def import_vllm() -> Imported:
-    """Import what an engine needs. It does not raise: a failure is part of the result."""
+    """Import what an engine needs; later calls, in forks too, return what the first did.
+
+    It does not raise: a failure is part of the result.
+    """
     before = dict(os.environ)
     try:
         # Nearly nothing of what is imported becomes garbage, and looking for it takes a fifth of the time.

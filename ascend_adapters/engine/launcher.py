@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,11 +31,12 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Order:
-    """What an engine is started with."""
+    """What is to be run, as `python -m MODULE ARGUMENTS`."""
 
-    folder: str  # private to the engine; it is removed with it
-    arguments: Sequence[str]  # of `vllm`
+    module: str
+    arguments: Sequence[str]
     environment: Mapping[str, str]
+    folder: str  # private to the process; it is removed when the owner is gone
     directory: str  # the current one
 
 
@@ -49,14 +51,12 @@ class Launcher:
         self.owner_pid = os.getpid()
         self._environment = dict(environment)
         self._control, theirs = socket.socketpair()
-        self._folder = tempfile.TemporaryDirectory(prefix="ascend-launcher-")
+        self._folder = Path(tempfile.mkdtemp(prefix="ascend-launcher-"))
+        # -P: no module is taken from whatever folder the user happens to be in.
+        child = [sys.executable, "-P", "-m", "ascend_adapters.engine.launcher_child"]
         with theirs, self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                # -P: no module is taken from whatever folder the user happens to be in.
-                [
-                    *(sys.executable, "-P", "-m", "ascend_adapters.engine.launcher_child"),
-                    *(str(self.owner_pid), str(theirs.fileno())),
-                ],
+                [*child, str(self.owner_pid), str(theirs.fileno()), str(self._folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -69,7 +69,7 @@ class Launcher:
 
     @property
     def _log_path(self) -> Path:
-        return Path(self._folder.name) / "launcher.log"
+        return self._folder / "launcher.log"
 
     @property
     def log(self) -> str:
@@ -83,18 +83,14 @@ class Launcher:
         """Whether the process runs."""
         return self.process.poll() is None
 
-    def is_ready(self) -> bool:
-        """Whether it has imported vLLM."""
-        return bool(select.select([self._control], [], [], 0)[0])
-
     def differences(self, environment: Mapping[str, str]) -> list[str]:
         """Names of the variables for which an engine with `environment` cannot be a fork of this launcher."""
         here, there = self._environment, environment
         names = (here.keys() | there.keys()) - MAY_DIFFER
         return sorted(name for name in names if here.get(name) != there.get(name))
 
-    def launch(self, order: Order, log: int) -> "EngineProcess":
-        """Have an engine forked, as soon as vLLM is imported. Its processes print to the file descriptor `log`.
+    def launch(self, order: Order, log: int) -> "LaunchedProcess":
+        """Have a process forked, as soon as vLLM is imported. It prints to the file descriptor `log`.
 
         Returns at once. Raises LauncherDiedError if there is nobody to fork it.
         """
@@ -107,7 +103,7 @@ class Launcher:
             except OSError as error:
                 ours.close()
                 raise LauncherDiedError(str(error)) from error
-        return EngineProcess(ours, self)
+        return LaunchedProcess(ours, self)
 
     def stop(self) -> None:
         """End it; engines that it has forked go on. Does nothing in a forked child."""
@@ -117,19 +113,20 @@ class Launcher:
         self.process.kill()
         self.process.wait()
         self._control.close()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class EngineProcess:
-    """An engine's process: a child of the launcher, not of this process.
+class LaunchedProcess:
+    """A process that the launcher has forked: not a child of this one.
 
-    The launcher writes its process id and, at its end, its exit status to a socket, whose other end only the engine
+    The launcher writes its process id and, at its end, its exit status to a socket, whose other end only that process
     holds besides. What arrives is looked at and left there, so that a forked child of this process sees it too.
     """
 
     def __init__(self, ends: socket.socket, launcher: Launcher) -> None:
         self.launcher = launcher
         self._ends = ends
+        self._last_told: list[bytes] = []
 
     @property
     def pid(self) -> int | None:
@@ -145,12 +142,12 @@ class EngineProcess:
 
     def has_ended(self) -> bool:
         """Whether the process is gone, or will not come to be."""
-        poll = select.poll()
-        poll.register(self._ends, select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return self.wait(0)
 
     def wait(self, timeout: float) -> bool:
         """Whether it ended within `timeout` seconds."""
+        if self._ends.fileno() < 0:
+            return True
         poll = select.poll()
         poll.register(self._ends, select.POLLRDHUP)
         return bool(poll.poll(timeout * 1000))
@@ -163,10 +160,15 @@ class EngineProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, sign)
             self.wait(timeout)
-        # Not forked yet: the launcher will see that nobody wants it, and so will the engine if it is forked by now.
-        self._ends.shutdown(socket.SHUT_WR)
+        # Not forked yet: the launcher will see that nobody wants it, and so will the process if it is forked by now.
+        if self._ends.fileno() >= 0:
+            self._last_told = self._told()
+            self._ends.shutdown(socket.SHUT_RDWR)
+            self._ends.close()
 
     def _told(self) -> list[bytes]:
+        if self._ends.fileno() < 0:
+            return self._last_told
         try:
             return self._ends.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT).split()
         except BlockingIOError:

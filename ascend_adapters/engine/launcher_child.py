@@ -1,14 +1,16 @@
 """The launcher's own process: imports vLLM, then forks an engine for every order.
 
-Run as `python -m ascend_adapters.engine.launcher_child OWNER_PID CONTROL_FD`. Nothing else imports it. It has one
-thread and starts no device, so what it forks can have both.
+Run as `python -m ascend_adapters.engine.launcher_child OWNER_PID CONTROL_FD FOLDER`. Nothing else imports it. It has
+one thread and starts no device, so what it forks can have both.
 """
 
+import atexit
 import gc
 import json
 import multiprocessing
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,9 +19,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
-from ascend_adapters.engine.child import Owner, Process, be_engine
+from ascend_adapters.engine.child import Owner, Process, run_module
 from ascend_adapters.engine.imports import Imported, import_vllm
 
 POLL_INTERVAL = 200  # milliseconds, where the kernel cannot tell that the owner has ended
@@ -28,8 +30,9 @@ POLL_INTERVAL = 200  # milliseconds, where the kernel cannot tell that the owner
 class Launcher:
     """Takes orders until its owner ends, and reports how each engine ended."""
 
-    def __init__(self, owner: Process, control: socket.socket, imported: Imported) -> None:
+    def __init__(self, owner: Process, folder: str, control: socket.socket, imported: Imported) -> None:
         self._owner = owner
+        self._folder = folder
         self._control = control
         self._imported = imported
         self._reports: dict[int, socket.socket] = {}  # of running engines, by process id
@@ -50,27 +53,33 @@ class Launcher:
             if self._wakeup in ready:
                 os.read(self._wakeup, 512)
             self._report_ended()
-            if not self._owner.is_running():
-                sys.exit()  # its engines see it too
-            if self._imported.failure is not None and num_orders and not self._reports:
-                sys.exit()  # the machine may be mended by the next time
             if self._control.fileno() in ready:
                 num_orders += 1
-                if (engine := self._take_order()) is not None:
-                    return engine
+                if (run := self._take_order()) is not None:
+                    return run
+            elif not self._owner.is_running():
+                self._end()  # what it has forked sees it too
+            if self._imported.failure is not None and num_orders and not self._reports:
+                self._end()  # the machine may be mended by the next time
+
+    def _end(self) -> NoReturn:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        sys.exit()
 
     def _take_order(self) -> Callable[[], None] | None:
         _, fds, _, _ = socket.recv_fds(self._control, 1, 3)
         if len(fds) != 3:
-            sys.exit()  # the owner has closed its end
+            self._end()  # the owner has closed its end
         order_fd, log, report = fds[0], fds[1], socket.socket(fileno=fds[2])
         with open(order_fd) as file:
             file.seek(0)
             order: dict[str, Any] = json.load(file)
-        if not Owner(self._owner, report).gives_up():
+        if Owner(self._owner, report).gives_up():
+            shutil.rmtree(order["folder"], ignore_errors=True)
+        else:
             pid = os.fork() if self._imported.why_not_fork is None else self._spawn(order, log, report)
             if pid == 0:
-                return partial(self._become_engine, order, log, report)
+                return partial(self._leave_launcher, order, log, report)
             self._reports[pid] = report.dup()
             report.send(f"{pid} ".encode())
         os.close(log)
@@ -80,9 +89,9 @@ class Launcher:
     def _spawn(self, order: Mapping[str, Any], log: int, report: socket.socket) -> int:
         """Where this process cannot be forked: one that imports vLLM itself."""
         os.write(log, f"this engine is not forked from the launcher: {self._imported.why_not_fork}\n".encode())
-        module = [sys.executable, "-P", "-m", "ascend_adapters.engine.child"]
+        child = [sys.executable, "-P", "-m", "ascend_adapters.engine.child", str(self._owner.pid), str(report.fileno())]
         process = subprocess.Popen(
-            [*module, str(self._owner.pid), str(report.fileno()), order["folder"], *order["arguments"]],
+            [*child, order["folder"], order["module"], *order["arguments"]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -94,8 +103,8 @@ class Launcher:
         self._spawned.append(process)
         return process.pid
 
-    def _become_engine(self, order: Mapping[str, Any], log: int, report: socket.socket) -> None:
-        """In the forked process: leave everything of the launcher's behind, then be an engine."""
+    def _leave_launcher(self, order: Mapping[str, Any], log: int, report: socket.socket) -> None:
+        """In the forked process: leave everything of the launcher's behind, then run what was ordered."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for other in (self._control, *self._reports.values()):
@@ -109,8 +118,9 @@ class Launcher:
         # What Python has made for the launcher: the folder by its environment, the secret for itself.
         tempfile.tempdir = None
         multiprocessing.current_process().authkey = os.urandom(32)
-        _name_process(["ascend_adapters.engine.child", str(self._owner.pid), order["folder"], *order["arguments"]])
-        be_engine(Owner(self._owner, report), order["folder"], order["arguments"], self._imported)
+        atexit.register(gc.freeze)  # at its end, Python would look through all that was imported for garbage
+        _name_process([order["module"], f"owner={self._owner.pid}", *order["arguments"]])
+        run_module(Owner(self._owner, report), order["folder"], order["module"], order["arguments"])
 
     def _report_ended(self) -> None:
         for pid, report in list(self._reports.items()):
@@ -127,7 +137,7 @@ class Launcher:
 
 
 def _name_process(arguments: list[str]) -> None:
-    """What `ps` shows: as if it had been started with them."""
+    """What `ps` shows."""
     with suppress(ImportError):  # vLLM's; not there where vLLM could not be imported
         from setproctitle import setproctitle
 
@@ -136,17 +146,16 @@ def _name_process(arguments: list[str]) -> None:
 
 def main() -> None:
     """Import, then fork."""
-    owner_pid, control = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
+    owner_pid, control, folder = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), sys.argv[3]
     control.set_inheritable(False)
     owner = Process(owner_pid)
     if os.getppid() != owner_pid:
         sys.exit("the launcher's owner ended before the launcher began.")
     imported = import_vllm()
-    control.send(b"1")  # ready
     # A collection writes to every object that it looks at: forks would soon have copied the memory that they share.
     gc.freeze()
-    become_engine = Launcher(owner, control, imported).run()
-    become_engine()
+    run = Launcher(owner, folder, control, imported).run()
+    run()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from ascend_adapters.config import EngineSettings, engine_environment
-from ascend_adapters.engine.launcher import EngineProcess, Launcher, Order
+from ascend_adapters.engine.launcher import LaunchedProcess, Launcher, Order
 from ascend_adapters.errors import EngineStartError
 
 POLL_INTERVAL = 0.1  # seconds
@@ -116,11 +116,14 @@ class EngineRun:
             return ""  # the launcher had ended before, and nobody else is told
         return f" by {signal.Signals(-code).name}" if code < 0 else f" with exit status {code}"
 
-    def _launch(self, launcher: Launcher, arguments: Sequence[str], environment: Mapping[str, str]) -> EngineProcess:
+    def _launch(self, launcher: Launcher, arguments: Sequence[str], environment: Mapping[str, str]) -> LaunchedProcess:
         # vLLM's processes talk over sockets too: not in the folder that all users share.
         environment = {**environment, "VLLM_RPC_BASE_PATH": str(self._folder)}
         with (self._folder / "engine.log").open("wb") as log:
-            return launcher.launch(Order(str(self._folder), arguments, environment, os.getcwd()), log.fileno())
+            log.write(f"vllm {' '.join(arguments)}\n".encode())
+            log.flush()
+            order = Order("ascend_adapters.engine.serve", arguments, environment, str(self._folder), os.getcwd())
+            return launcher.launch(order, log.fileno())
 
 
 def run_environment(is_local: bool, settings: EngineSettings) -> dict[str, str]:

@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-import transformers
 
 from ascend_adapters.errors import ModelError
 from ascend_adapters.gguf import converted
@@ -30,10 +29,13 @@ def qwen2(tmp_path_factory):
 
 
 def tiny(family, **values):
+    # Here and below not at the top: importing it takes seconds.
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(SEED)
     config = FAMILIES[family].config()
     config.update(values)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     randomize(model)
     return model
 
@@ -53,7 +55,9 @@ def test_the_catalogues_gguf_gives_the_catalogues_folder(tmp_path, chat_model_fo
 
 
 def assert_same_logits(folder, model):
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.arange(40).unsqueeze(0)
     for parameter in model.parameters():
         parameter.data = parameter.bfloat16().float()
@@ -70,11 +74,13 @@ def test_qwen3s_heads_have_128_elements(tmp_path):
 
 
 def test_qwens_tokenizer_is_transformers_own(qwen2):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(convert(qwen2))
+    from transformers import AutoTokenizer, Qwen2Tokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(convert(qwen2))
     vocabulary, merges = vocabulary_and_merges()
     marks = {mark: len(vocabulary) + i for i, mark in enumerate(MARKS)}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    theirs = transformers.Qwen2Tokenizer(vocabulary | marks, pairs, extra_special_tokens=list(MARKS))
+    theirs = Qwen2Tokenizer(vocabulary | marks, pairs, extra_special_tokens=list(MARKS))
     for text in (*TEXT, "<|im_start|>user\nhi 987<|im_end|>", "e\u0301"):
         assert tokenizer(text).input_ids == theirs(text).input_ids
         assert tokenizer.decode(tokenizer(text).input_ids) == theirs.decode(theirs(text).input_ids)

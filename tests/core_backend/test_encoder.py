@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from vllm.config import VllmConfig, set_current_vllm_config
-from vllm.model_executor.layers.attention.mm_encoder_attention import MMEncoderAttention
-
-from core_backend.attention.encoder import AscendEncoderAttention
-from core_backend.layers import register_layers
 
 HEADS, KV_HEADS = 4, 2
 
 
 @pytest.fixture(params=[32, 72, 80])
 def layer(request):
+    # Not at the top: importing vLLM takes seconds.
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.model_executor.layers.attention.mm_encoder_attention import MMEncoderAttention
+
+    from core_backend.layers import register_layers
+
     register_layers()
     with set_current_vllm_config(VllmConfig()):
         return MMEncoderAttention(HEADS, request.param, num_kv_heads=KV_HEADS)
@@ -32,6 +33,8 @@ def inputs(layer, batch_size, length):
 
 
 def test_vllm_builds_our_encoder_attention(layer):
+    from core_backend.attention.encoder import AscendEncoderAttention
+
     assert type(layer) is AscendEncoderAttention
 
 

@@ -1,6 +1,5 @@
 import pytest
 
-from core_backend.attention.metadata import give_padding_a_token
 from core_backend.worker.graph_sizes import planned_sizes
 
 SIZES = [1, 2, 4, 8, 16, 24, 32]
@@ -36,9 +35,14 @@ def test_fewer_are_captured_where_streams_are_short_and_the_ends_stay(num_layers
 
 
 def test_padding_requests_cover_the_padding_tokens():
+    # Here and below not at the top: importing vLLM takes seconds.
+    from core_backend.attention.metadata import give_padding_a_token
+
     # Two real requests in a captured size of four: each padding request has one token, and sees one slot.
     assert give_padding_a_token([0, 1, 2, 2, 2], [7, 9, 0, 0], num_tokens=4) == ([0, 1, 2, 3, 4], [7, 9, 1, 1])
 
 
 def test_a_batch_without_padding_stays_as_it_is():
+    from core_backend.attention.metadata import give_padding_a_token
+
     assert give_padding_a_token([0, 3, 4], [3, 8], num_tokens=4) == ([0, 3, 4], [3, 8])

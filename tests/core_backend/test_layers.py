@@ -2,22 +2,21 @@
 
 import pytest
 import torch
-from vllm.config import VllmConfig, set_current_vllm_config
-from vllm.distributed import (
-    cleanup_dist_env_and_memory,
-    ensure_model_parallel_initialized,
-    init_distributed_environment,
-)
-from vllm.model_executor.layers.activation import SiluAndMul
-from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.layers.linear import ReplicatedLinear
-
-from core_backend.layers import register_layers
 
 
 @pytest.fixture
 def build(tmp_path):
     """Build a layer as a model would, in a world of one rank."""
+    # Not at the top: importing vLLM takes seconds.
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.distributed import (
+        cleanup_dist_env_and_memory,
+        ensure_model_parallel_initialized,
+        init_distributed_environment,
+    )
+
+    from core_backend.layers import register_layers
+
     register_layers()
     with set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{tmp_path}/store", 0, "gloo")
@@ -27,6 +26,8 @@ def build(tmp_path):
 
 
 def linear_of(build, dtype):
+    from vllm.model_executor.layers.linear import ReplicatedLinear
+
     layer = build(ReplicatedLinear, 32, 48, bias=False, params_dtype=dtype, return_bias=False, disable_tp=True)
     layer.weight.data.normal_()
     weight = layer.weight.data.clone()
@@ -35,6 +36,10 @@ def linear_of(build, dtype):
 
 
 def test_vllm_builds_our_layers(build):
+    from vllm.model_executor.layers.activation import SiluAndMul
+    from vllm.model_executor.layers.layernorm import RMSNorm
+    from vllm.model_executor.layers.linear import ReplicatedLinear
+
     assert type(build(RMSNorm, 8)).__name__ == "AscendRMSNorm"
     assert type(build(SiluAndMul)).__name__ == "AscendSiluAndMul"
     assert type(build(ReplicatedLinear, 8, 8, disable_tp=True)).__name__ == "AscendReplicatedLinear"

@@ -102,11 +102,11 @@ def _one(folder: Path, name: str, tensor_parallel: int, data_parallel: int, way:
     outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in mine], greedy, use_tqdm=False)
     del llm
     cleanup_dist_env_and_memory()
-    reference = HuggingFace(family_of(name), folder)
+    wanted = HuggingFace(family_of(name), folder).answers(mine).tokens
     num_different = sum(
         a != b
-        for prompt, output in zip(mine, outputs, strict=True)
-        for a, b in zip(reference.greedy(prompt), output.outputs[0].token_ids, strict=True)
+        for tokens, output in zip(wanted, outputs, strict=True)
+        for a, b in zip(tokens, output.outputs[0].token_ids, strict=True)
     )
     return RankResult(name, way, rank, len(mine), num_different, len(rearranged))
 

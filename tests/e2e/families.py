@@ -7,6 +7,7 @@ A process of its own, since the engine runs inside it, on whatever device its en
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import transformers
 
 from tests.e2e.as_library import use_vllm_as_library
 from tests.models import FAMILIES, Family
+from tests.references import reference
 
 NUM_NEW_TOKENS = 16
 LENGTHS = (3, 20, 61, 300)
@@ -52,16 +54,42 @@ def prompts() -> list[list[int]]:
     return [*given, given[-1][:SHARED] + given[0]]
 
 
-class HuggingFace:
-    """The model in fp32, by the plain formulas."""
+@dataclass(frozen=True)
+class Answers:
+    """Hugging Face's, to each prompt."""
 
-    def __init__(self, family: Family, folder: Path) -> None:
-        auto_class = getattr(transformers, family.auto_class)
-        model = auto_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    tokens: list[list[int]]
+    logprobs: list[list[float]]  # of every token but the first, of the prompt and what follows
+
+
+class HuggingFace:
+    """The model in fp32, by the plain formulas. Its answers are kept (tests/references.py).
+
+    change  what is done to the model before it is asked, by what is in the other `folders`
+    """
+
+    def __init__(
+        self, family: Family, folder: Path, *folders: Path, change: Callable[[torch.nn.Module], None] | None = None
+    ) -> None:
+        self._auto_class = getattr(transformers, family.auto_class)
+        self._folders = [folder, *folders]
+        self._change = change
+
+    def answers(self, prompts: list[list[int]]) -> Answers:
+        question = ["families", NUM_NEW_TOKENS, prompts]
+        return Answers(**reference("transformers", question, self._folders, lambda: self._compute(prompts)))
+
+    def _compute(self, prompts: list[list[int]]) -> dict[str, Any]:
+        model = self._auto_class.from_pretrained(self._folders[0], dtype=torch.float32, attn_implementation="eager")
         self.model = model.eval()
+        if self._change is not None:
+            self._change(self.model)
+        tokens = [self._greedy(prompt) for prompt in prompts]
+        texts = [prompt + more for prompt, more in zip(prompts, tokens, strict=True)]
+        return {"tokens": tokens, "logprobs": [self._logprobs(text) for text in texts]}
 
     @torch.inference_mode()
-    def greedy(self, prompt: list[int]) -> list[int]:
+    def _greedy(self, prompt: list[int]) -> list[int]:
         ids = torch.tensor([prompt])
         out = self.model.generate(
             ids,
@@ -73,8 +101,7 @@ class HuggingFace:
         return out[0, len(prompt) :].tolist()
 
     @torch.inference_mode()
-    def logprobs(self, tokens: list[int]) -> list[float]:
-        """Of every token but the first, given those before it."""
+    def _logprobs(self, tokens: list[int]) -> list[float]:
         ids = torch.tensor([tokens])
         logprobs = self.model(ids).logits[0, :-1].float().log_softmax(-1)
         return logprobs.gather(1, ids[0, 1:, None]).flatten().tolist()
@@ -83,17 +110,17 @@ class HuggingFace:
 def compare(family: Family, folder: Path) -> Result:
     """Both answers to the same prompts. What the engine refuses is a result too."""
     result = Result(family.name)
-    reference = HuggingFace(family, family.build(folder))
-    wanted = [reference.greedy(prompt) for prompt in prompts()]
+    wanted = HuggingFace(family, family.build(folder)).answers(prompts())
     try:
-        ask_engine(family, folder, wanted, reference, result)
+        ask_engine(family, folder, wanted, result)
     except Exception as error:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {error}"
     return result
 
 
-def ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference: HuggingFace, result: Result) -> None:
+def ask_engine(family: Family, folder: Path, wanted: Answers, result: Result) -> None:
+    """The same prompts, and what becomes of them in `result`."""
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -109,14 +136,14 @@ def ask_engine(family: Family, folder: Path, wanted: list[list[int]], reference:
             outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts()], greedy, use_tqdm=False)
             answers = [list(output.outputs[0].token_ids) for output in outputs]
             result.num_cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
-            for answer, tokens in zip(answers, wanted, strict=True):
+            for answer, tokens in zip(answers, wanted.tokens, strict=True):
                 result.num_tokens += len(tokens)
                 result.num_different += sum(a != b for a, b in zip(answer, tokens, strict=True))
-        texts = [prompt + tokens for prompt, tokens in zip(prompts(), wanted, strict=True)]
+        texts = [prompt + tokens for prompt, tokens in zip(prompts(), wanted.tokens, strict=True)]
         scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         scored = llm.generate([{"prompt_token_ids": text} for text in texts], scoring, use_tqdm=False)
-        for text, output in zip(texts, scored, strict=True):
-            pairs = zip(output.prompt_logprobs[1:], text[1:], reference.logprobs(text), strict=True)
+        for text, output, logprobs in zip(texts, scored, wanted.logprobs, strict=True):
+            pairs = zip(output.prompt_logprobs[1:], text[1:], logprobs, strict=True)
             differences = [abs(entry[token].logprob - expected) for entry, token, expected in pairs]
             result.max_logprob_difference = max(result.max_logprob_difference, *differences)
     finally:

@@ -8,16 +8,19 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
-from peft import PeftModel
 
 from tests.adapters import ATTENTION, LAYERS, save_adapter
 from tests.e2e.as_library import use_vllm_as_library
 from tests.models import FAMILIES, Family, of
+from tests.references import reference
+
+if TYPE_CHECKING:
+    from tests.e2e.families import Answers
 
 MODELS = {
     family.name: family
@@ -59,13 +62,23 @@ class Reference:
     """Hugging Face with peft in fp32."""
 
     def __init__(self, model_folder: Path, adapters: dict[str, Path]) -> None:
+        self._folders = [model_folder, *adapters.values()]
+        self._adapters = adapters
+
+    @cached_property
+    def model(self) -> Any:
+        """With all adapters."""
+        import transformers
+        from peft import PeftModel
+
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            model_folder, dtype=torch.float32, attn_implementation="eager"
+            self._folders[0], dtype=torch.float32, attn_implementation="eager"
         )
-        (first, folder), *others = adapters.items()
-        self.model = PeftModel.from_pretrained(model, folder, adapter_name=first).eval()
+        (first, folder), *others = self._adapters.items()
+        adapted = PeftModel.from_pretrained(model, folder, adapter_name=first).eval()
         for name, other in others:
-            self.model.load_adapter(other, adapter_name=name)
+            adapted.load_adapter(other, adapter_name=name)
+        return adapted
 
     def _with(self, adapter: str | None, call: Any) -> Any:
         with torch.inference_mode():
@@ -74,6 +87,18 @@ class Reference:
                     return call()
             self.model.set_adapter(adapter)
             return call()
+
+    def answers(self, requests: list["Request"]) -> "Answers":
+        """To each request. They are kept."""
+        from tests.e2e.families import Answers
+
+        question = ["lora", NUM_NEW_TOKENS, requests]
+        return Answers(**reference("peft", question, self._folders, lambda: self._compute(requests)))
+
+    def _compute(self, requests: list["Request"]) -> dict[str, Any]:
+        tokens = [self.greedy(*request) for request in requests]
+        texts = [(prompt + more, name) for (prompt, name), more in zip(requests, tokens, strict=True)]
+        return {"tokens": tokens, "logprobs": [self.logprobs(*text) for text in texts]}
 
     def greedy(self, prompt: list[int], adapter: str | None) -> list[int]:
         ids = torch.tensor([prompt])
@@ -120,11 +145,11 @@ def compare(family: Family, folder: Path) -> Result:
 
     model_folder = family.build(folder)
     adapters = make_adapters(model_folder, family.config())
-    reference = Reference(model_folder, adapters)
     loras = {name: LoRARequest(name, i, str(path)) for i, (name, path) in enumerate(adapters.items(), start=1)}
     # Every prompt three times, one after the other: a step holds requests of all kinds.
     requests: list[Request] = [(prompt, name) for prompt in prompts() for name in (None, *adapters)]
-    wanted = [reference.greedy(*request) for request in requests]
+    answers = Reference(model_folder, adapters).answers(requests)
+    wanted = answers.tokens
     result = Result(family.name, str(current_device()))
     result.num_requests = {str(name): sum(name == given for _, given in requests) for name in (None, *adapters)}
     result.num_changed_by_adapters = sum(
@@ -155,8 +180,8 @@ def compare(family: Family, folder: Path) -> Result:
         )
         texts = [(prompt + tokens, name) for (prompt, name), tokens in zip(requests, wanted, strict=True)]
         scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
-        for (text, name), output in zip(texts, ask(texts, scoring), strict=True):
-            pairs = zip(output.prompt_logprobs[1:], text[1:], reference.logprobs(text, name), strict=True)
+        for (text, _), output, logprobs in zip(texts, ask(texts, scoring), answers.logprobs, strict=True):
+            pairs = zip(output.prompt_logprobs[1:], text[1:], logprobs, strict=True)
             differences = [abs(entry[token].logprob - expected) for entry, token, expected in pairs]
             result.max_logprob_difference = max(result.max_logprob_difference, *differences)
     finally:

@@ -16,6 +16,7 @@ import torch
 
 from tests.e2e.as_library import use_vllm_as_library
 from tests.pooling_models import MAX_LENGTH, POOLING_FAMILIES, PoolingFamily
+from tests.references import reference
 
 QUERY = "What is the capital of France?"
 LENGTHS = (1, 2, 7, 16, 17, 33, 64, 128, 250, 300)  # of the texts, in tokens but for a few special ones
@@ -54,7 +55,7 @@ def compare(family: PoolingFamily, folder: Path) -> Result:
     """Both answers to the same texts. What the engine refuses is a result too."""
     result = Result(family.name)
     family.build(folder)
-    wanted = _REFERENCES[family.task](family, folder)
+    wanted = _wanted(family, folder)
     try:
         given = _ask_engine(family, folder, result)
         result.num_texts = len(given)
@@ -63,6 +64,17 @@ def compare(family: PoolingFamily, folder: Path) -> Result:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {error}"
     return result
+
+
+def _wanted(family: PoolingFamily, folder: Path) -> Rows:
+    library = "transformers" if family.task == "classify" else "sentence-transformers"
+    question = ["pooling", family.task, QUERY, texts(), family.settings]
+    return reference(
+        library,
+        question,
+        sorted({file.parent for file in folder.rglob("*.json")}),
+        lambda: _REFERENCES[family.task](family, folder),
+    )
 
 
 def _embeddings(family: PoolingFamily, folder: Path) -> Rows:

@@ -4,14 +4,15 @@ import asyncio
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
+from tests.references import reference
+
+if TYPE_CHECKING:
+    import torch
 
 TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()
 NUM_NEW_TOKENS = 64
@@ -20,15 +21,17 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Reference:
-    """The model in Hugging Face, in fp32."""
+    """The model in Hugging Face, in fp32. Its tokens are kept (tests/references.py)."""
 
     folder: Path
 
     def tokenize(self, text: str) -> list[int]:
         return _tokenizer(self.folder).encode(text, add_special_tokens=False)
 
-    def logits(self, tokens: list[int]) -> torch.Tensor:
+    def logits(self, tokens: list[int]) -> "torch.Tensor":
         """[num_tokens, vocab_size]: what the model makes of every token and those before it."""
+        import torch
+
         with torch.inference_mode():
             logits: torch.Tensor = _model(self.folder)(torch.tensor([tokens])).logits[0]
         return logits
@@ -38,7 +41,14 @@ class Reference:
         return self.greedy_of_each([prompt], num_tokens)[0]
 
     def greedy_of_each(self, prompts: list[list[int]], num_tokens: int = NUM_NEW_TOKENS) -> list[list[int]]:
-        """The same for several prompts at a time, padded on the left: in fp32 the padding changes no token."""
+        """The same for several prompts."""
+        question = ["greedy", num_tokens, prompts]
+        return reference("transformers", question, [self.folder], lambda: self._greedy_of_each(prompts, num_tokens))
+
+    def _greedy_of_each(self, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
+        """Several at a time, padded on the left: in fp32 the padding changes no token."""
+        import torch
+
         answers = []
         for first in range(0, len(prompts), BATCH):
             batch = prompts[first : first + BATCH]
@@ -59,11 +69,16 @@ class Reference:
 
 @cache
 def _model(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @cache
 def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -25,12 +25,13 @@ def compare(format: Format, family: Family, folder: Path) -> Result:
     plain = folder / family.name
     if not plain.exists():
         family.build(plain)
-    reference = HuggingFace(family, plain)
     quantized = folder / result.family
-    put_back(reference.model, format.quantize(plain, quantized), format.int8_activations)
-    wanted = [reference.greedy(prompt) for prompt in prompts()]
+    weights = format.quantize(plain, quantized)
+    reference = HuggingFace(
+        family, plain, quantized, change=lambda model: put_back(model, weights, format.int8_activations)
+    )
     try:
-        ask_engine(family, quantized, wanted, reference, result)
+        ask_engine(family, quantized, reference.answers(prompts()), result)
     except Exception as error:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {error}"

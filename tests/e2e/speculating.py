@@ -17,17 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import SETTINGS
+from tests.e2e.ways_of_speculating import NUM_DRAFT_TOKENS, NUM_NEW_TOKENS, WAYS
 from tests.models import FAMILIES, SEED, byte_tokenizer
-
-NUM_DRAFT_TOKENS = 3
-NUM_NEW_TOKENS = 24
-WAYS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "ngram": {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1},
-    "draft model": {"method": "draft_model", "model": "draft"},
-    "sampled drafts": {"method": "draft_model", "model": "draft", "draft_sample_method": "probabilistic"},
-    "EAGLE": {"method": "eagle", "model": "eagle"},
-}
 
 
 @dataclass

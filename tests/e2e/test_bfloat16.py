@@ -4,14 +4,12 @@ import asyncio
 
 import pytest
 import torch
-import transformers
-from transformers import AutoModelForCausalLM
 
-from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
 from tests.conftest import CHAT_MODEL
 from tests.e2e.prompts import prompts_of
 from tests.models import Family
+from tests.tiers import some
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -20,6 +18,8 @@ LENGTHS = (5, 16, 33, 130, 400, 900)  # below and above a tile, a block, a step
 
 def logprobs_of_huggingface(folder, prompts, dtype):
     """Of every token of each prompt but the first."""
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     found = []
     for prompt in prompts:
@@ -40,10 +40,8 @@ def logprobs_of_engine(backend, prompts):
 
 
 @pytest.fixture(scope="module")
-def bf16_engine(chat_model_folder):
-    backend = EmbeddedBackend(CHAT_MODEL, dtype="bfloat16", max_model_len=1024, max_num_batched_tokens=512)
-    yield backend
-    run_sync(backend.close())
+def bf16_engine(engine_of):
+    return engine_of(CHAT_MODEL, dtype="bfloat16", max_model_len=1024, max_num_batched_tokens=512)
 
 
 def assert_as_near(ours, theirs, exact):
@@ -88,6 +86,17 @@ def test_so_are_those_of_what_it_writes(bf16_engine, chat_model_folder, referenc
     assert_writes_as_near(bf16_engine, chat_model_folder, prompts)
 
 
+def config_of(name, **settings):
+    """Makes a configuration of transformers."""
+
+    def make():
+        import transformers
+
+        return getattr(transformers, name)(**settings)
+
+    return make
+
+
 COMMON = {
     "vocab_size": 320,
     "hidden_size": 128,
@@ -113,7 +122,8 @@ LATENT = {
 }
 # All experts are chosen: of nearly equal ones, bf16 would choose others than fp32.
 FAMILIES = {
-    "experts under an output layer that is the embeddings": lambda: transformers.Qwen3MoeConfig(
+    "experts under an output layer that is the embeddings": config_of(
+        "Qwen3MoeConfig",
         num_key_value_heads=2,
         head_dim=32,
         num_experts=4,
@@ -122,10 +132,11 @@ FAMILIES = {
         tie_word_embeddings=True,
         **COMMON,
     ),
-    "latent attention": lambda: transformers.DeepseekV2Config(
-        q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, **LATENT, **COMMON
+    "latent attention": config_of(
+        "DeepseekV2Config", q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, **LATENT, **COMMON
     ),
-    "latent attention, experts in groups": lambda: transformers.DeepseekV3Config(
+    "latent attention, experts in groups": config_of(
+        "DeepseekV3Config",
         q_lora_rank=48,
         topk_method="noaux_tc",
         scoring_func="sigmoid",
@@ -137,15 +148,12 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_so_are_those_of_other_families(name, tmp_path):
+@pytest.mark.parametrize("name", some(FAMILIES, "latent attention, experts in groups"))
+def test_so_are_those_of_other_families(name, tmp_path, engine_of):
     folder = Family(name, FAMILIES[name]).build(tmp_path / "model")
-    backend = EmbeddedBackend(str(folder), dtype="bfloat16", kv_cache_memory_bytes=64 << 20)
+    backend = engine_of(folder, dtype="bfloat16", kv_cache_memory_bytes=64 << 20)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 256, (n,), generator=generator).tolist() for n in (5, 100, 33, 64)]
-    try:
-        assert_writes_as_near(backend, folder, prompts)
-        (run,) = backend.engine._runs.values()
-        assert "steps of this model are not recorded" not in run.log
-    finally:
-        run_sync(backend.close())
+    assert_writes_as_near(backend, folder, prompts)
+    (run,) = backend.engine._runs.values()
+    assert "steps of this model are not recorded" not in run.log

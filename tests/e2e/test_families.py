@@ -1,14 +1,16 @@
 """Every family of models gives Hugging Face's tokens, or is refused by name before it is loaded."""
 
-import json
 import os
-import subprocess
-import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.families import Result
 from tests.models import FAMILIES
+from tests.script import run_script
+from tests.tiers import names_to_test, some
+
+if TYPE_CHECKING:
+    from tests.e2e.families import Result
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -18,21 +20,16 @@ CHIP = os.environ.get("ASCEND_SIMULATE")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[str, Result]:
-    """All families on the device of this session, in one process."""
-    folder = tmp_path_factory.mktemp("families")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.families", str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    rows = [Result(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+def results(request, tmp_path_factory) -> dict[str, "Result"]:
+    """The families of the tests that run, on the device of this session, in one process."""
+    from tests.e2e.families import Result
+
+    names = names_to_test(request, "name")
+    rows = [Result(**row) for row in run_script("tests.e2e.families", str(tmp_path_factory.mktemp("families")), *names)]
     return {row.family: row for row in rows}
 
 
-def check(result: Result, refused: str | None) -> None:
+def check(result: "Result", refused: str | None) -> None:
     if refused is not None:
         assert refused in result.error
         return
@@ -42,14 +39,15 @@ def check(result: Result, refused: str | None) -> None:
     assert result.num_cached_tokens > 0, "the second time, prompts are found in the prefix cache"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Of every kind of layers one: experts, latent attention with experts in groups, a sliding window.
+@pytest.mark.parametrize("name", some(FAMILIES, "Qwen3-MoE", "DeepSeek-V3", "Gemma 3"))
 def test_on_the_cpu(results, name):
     assert results[name].device.startswith("cpu")
     check(results[name], FAMILIES[name].refused.get("cpu"))
 
 
 @pytest.mark.npu
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", some(FAMILIES, "Qwen3-MoE", "DeepSeek-V3"))
 def test_on_an_npu(results, name):
     if CHIP is None:
         pytest.skip("tokens are compared in fp32, which a real NPU's attention does not take")

@@ -12,10 +12,8 @@ import textwrap
 import time
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
-from nbclient import NotebookClient
 
 from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
@@ -62,9 +60,10 @@ def private_bytes(pid):
 
 
 def engines_of(owner_pid):
-    """Engines that the process `owner_pid` has launched."""
-    mark = f"ascend_adapters.engine.child {owner_pid} "
-    return [p for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or [])]
+    """Engines of the process `owner_pid`, and its launchers."""
+    marks = (f"ascend_adapters.engine.serve owner={owner_pid} ", f"ascend_adapters.engine.launcher_child {owner_pid} ")
+    running = [(process, " ".join(process.info["cmdline"] or [])) for process in psutil.process_iter(["cmdline"])]
+    return [process for process, command in running if any(mark in command for mark in marks)]
 
 
 def test_the_example_a_plain_script_without_a_main_guard_answers_and_leaves_nothing_running():
@@ -114,6 +113,9 @@ def test_the_engine_is_gone_when_its_owner_is_killed(short_tmp_path):
 
 
 def test_a_notebook_works():
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(textwrap.dedent(SCRIPT)),

@@ -1,12 +1,8 @@
 """LoRA adapters: mixed in one batch, loaded and unloaded while the engine serves, and refused by name."""
 
 import asyncio
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +15,33 @@ from tests.adapters import ATTENTION, save_adapter
 from tests.e2e.lora import MODELS, Reference, make_adapters
 from tests.e2e.prompts import token_ids
 from tests.models import Family, of
+from tests.script import run_script
+from tests.tiers import names_to_test, some
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 
 def results_of(folder: Path, *names: str) -> dict[str, Any]:
     """What `tests.e2e.lora` says of each model, on this session's device."""
-    command = [sys.executable, "-m", "tests.e2e.lora", str(folder), *names]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {result["model"]: result for result in results}
+    return {result["model"]: result for result in run_script("tests.e2e.lora", str(folder), *names)}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[str, Any]:
-    return results_of(tmp_path_factory.mktemp("lora"))
+def results(request, tmp_path_factory) -> dict[str, Any]:
+    """Of the tests that run, and of the one in bf16."""
+    return results_of(tmp_path_factory.mktemp("lora"), *names_to_test(request, "model"), IN_BF16)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "LLaMA in bf16"])
+IN_BF16 = "LLaMA in bf16"
+
+
+@pytest.mark.parametrize("model", some([name for name in MODELS if name != IN_BF16], "LLaMA", "Qwen3-MoE"))
 def test_a_batch_of_base_and_adapters_gives_each_request_what_peft_gives(results, model):
     check(results[model])
 
 
 def test_so_does_one_on_packed_weights_within_the_precision_of_bf16(results):
-    result = results["LLaMA in bf16"]
+    result = results[IN_BF16]
     assert result["num_changed_by_adapters"] == 5
     assert result["max_logprob_difference"] < 0.25  # bf16 keeps 8 bits: about 1e-2 of logits up to 10, in two layers
 
@@ -81,10 +79,10 @@ def peft(model_folder, adapters) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def backend(model_folder, adapters) -> Iterator[EmbeddedBackend]:
+def backend(model_folder, adapters, engine_of) -> "EmbeddedBackend":
     """An engine with A, and room for one more adapter."""
-    backend = EmbeddedBackend(
-        str(model_folder),
+    return engine_of(
+        model_folder,
         dtype="float32",
         max_model_len=512,
         enable_lora=True,
@@ -93,9 +91,6 @@ def backend(model_folder, adapters) -> Iterator[EmbeddedBackend]:
         lora_modules=[{"name": "A", "path": str(adapters["A"])}],
         kv_cache_memory_bytes=64 << 20,
     )
-    run_sync(backend.info())
-    yield backend
-    run_sync(backend.close())
 
 
 PROMPT = list(range(40, 90))

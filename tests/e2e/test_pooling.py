@@ -1,11 +1,9 @@
 """Pooling models through the contract, compared with sentence-transformers on the same weights."""
 
-import openai
 import pytest
 import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from ascend_adapters import EmbeddedBackend, ServerBackend
+from ascend_adapters import ServerBackend
 from ascend_adapters.bridge import run_sync
 from tests.conftest import EMBEDDING_MODEL
 from tests.pooling_models import POOLING_FAMILIES, PROMPTS
@@ -24,6 +22,8 @@ def texts_of(num_texts):
 
 @pytest.fixture(scope="module")
 def reference(embedding_model_folder):
+    from sentence_transformers import SentenceTransformer
+
     return SentenceTransformer(str(embedding_model_folder), device="cpu")
 
 
@@ -52,6 +52,8 @@ def test_embeddings_are_those_of_sentence_transformers(backend, reference, texts
 
 
 def test_the_openai_client_gets_embeddings(embedding_engine, reference):
+    import openai
+
     with embedding_engine.openai_http_client() as http_client:
         client = openai.OpenAI(base_url="http://engine/v1", api_key="none", http_client=http_client)
         answer = client.embeddings.create(model=EMBEDDING_MODEL, input=["one", "two"])
@@ -60,23 +62,21 @@ def test_the_openai_client_gets_embeddings(embedding_engine, reference):
 
 
 @pytest.fixture(scope="module")
-def engine_of(tmp_path_factory):
-    """Folder and engine of a tiny model; the engines are stopped at the end."""
-    backends = []
+def tiny(tmp_path_factory, engine_of):
+    """Folder and engine of a tiny model."""
 
     def start(name, **settings):
         folder = POOLING_FAMILIES[name].build(tmp_path_factory.mktemp("models") / "model")
-        backends.append(EmbeddedBackend(str(folder), dtype="float32", **settings))
-        return str(folder), backends[-1]
+        return str(folder), engine_of(folder, dtype="float32", **settings)
 
-    yield start
-    for backend in backends:
-        run_sync(backend.close())
+    return start
 
 
-def test_the_prompt_that_input_type_names_is_put_before_texts(engine_of):
+def test_the_prompt_that_input_type_names_is_put_before_texts(tiny):
     """Also where the tokenizer has a chat template, which is not for embeddings."""
-    folder, backend = engine_of("Qwen3-Embedding", hf_overrides={"matryoshka_dimensions": [64, 256]})
+    from sentence_transformers import SentenceTransformer
+
+    folder, backend = tiny("Qwen3-Embedding", hf_overrides={"matryoshka_dimensions": [64, 256]})
     assert set(run_sync(backend.info()).input_types) == set(PROMPTS)
     texts, model = texts_of(20), SentenceTransformer(folder, device="cpu")
     for name in PROMPTS:
@@ -88,8 +88,10 @@ def test_the_prompt_that_input_type_names_is_put_before_texts(engine_of):
     assert largest_difference(given, shorter) < 1e-5
 
 
-def test_a_cross_encoder_scores_ranks_and_classifies(engine_of):
-    folder, backend = engine_of("XLM-R cross-encoder")
+def test_a_cross_encoder_scores_ranks_and_classifies(tiny):
+    from sentence_transformers import CrossEncoder
+
+    folder, backend = tiny("XLM-R cross-encoder")
     assert run_sync(backend.info()).tasks == ("score", "rerank", "classify")
     query, documents = "What jumps?", [text[:300] for text in texts_of(20)[1:]]
     wanted = CrossEncoder(folder, device="cpu").predict([(query, text) for text in documents])

@@ -1,13 +1,10 @@
 """Quantized models answer as Hugging Face does with the weights that the integers stand for."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from tests.quantized import FORMATS
+from tests.script import run_script
+from tests.tiers import names_to_test, some
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -25,14 +22,9 @@ ON_NPU = (
 
 def run(folder, names, chip=None):
     """The results by format, of a process on the CPU or on a simulated chip."""
-    environment = {**os.environ, "ASCEND_SIMULATE_FLOAT32": "1"}
-    environment.pop("ASCEND_SIMULATE", None)
-    environment |= {"ASCEND_SIMULATE": chip} if chip else {"ASCEND_OP_SET": "cpu"}
-    command = [sys.executable, "-m", "tests.e2e.quantized", str(folder), *names]
-    done = subprocess.run(command, env=environment, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"family"')]
-    return {result["family"]: result for result in results}
+    environment = {"ASCEND_SIMULATE": chip} if chip else {}
+    rows = run_script("tests.e2e.quantized", str(folder), *names, environment=environment)
+    return {row["family"]: row for row in rows}
 
 
 def assert_same_answers(result):
@@ -43,11 +35,11 @@ def assert_same_answers(result):
 
 
 @pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("quantized"), FORMATS)
+def on_cpu(request, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("quantized"), names_to_test(request, "name"))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", some(FORMATS, "compressed-tensors W8A8", "AWQ"))
 def test_the_cpu_answers_as_the_naive_formula(on_cpu, name):
     assert on_cpu[name]["device"].startswith("cpu")
     assert_same_answers(on_cpu[name])
@@ -59,6 +51,7 @@ def on_910b(tmp_path_factory):
 
 
 @pytest.mark.npu
+@pytest.mark.claim
 @pytest.mark.parametrize("name", ON_NPU)
 def test_the_simulated_910b_answers_as_the_naive_formula(on_910b, name):
     assert on_910b[name]["device"] == "npu (simulated 910B3)"
@@ -71,6 +64,7 @@ def on_310p(tmp_path_factory):
 
 
 @pytest.mark.npu
+@pytest.mark.claim
 @pytest.mark.parametrize("name", ON_NPU)
 def test_the_simulated_310p_takes_weights_alone_and_refuses_w8a8_by_name(on_310p, name):
     if FORMATS[name].int8_activations:

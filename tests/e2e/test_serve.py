@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from ascend_adapters import ServerBackend
@@ -31,12 +30,16 @@ def test_curl_gets_an_answer(server):
 
 
 def test_the_openai_client_works_on_the_server(server):
+    import openai
+
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.api_key) as client:
         answer = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0)
     assert "Paris" in answer.choices[0].message.content
 
 
 def test_the_openai_client_works_on_the_embedded_engine(engine):
+    import openai
+
     with engine.openai_http_client() as http_client:
         client = openai.OpenAI(base_url="http://engine/v1", api_key="none", http_client=http_client)
         stream = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, stream=True)

@@ -1,22 +1,19 @@
 """Speculative decoding changes when tokens are computed, not which."""
 
-import json
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.e2e.speculating import NUM_NEW_TOKENS, WAYS
+from tests.e2e.ways_of_speculating import NUM_NEW_TOKENS, WAYS
+from tests.script import run_script
 
 SPECULATING = [way for way in WAYS if way != "none"]
-CPU = {"ASCEND_OP_SET": "cpu"}
 CHIPS = {
-    "cpu": pytest.param(CPU, id="cpu", marks=[pytest.mark.engine, pytest.mark.timeout(300)]),
+    "cpu": pytest.param({}, id="cpu", marks=[pytest.mark.engine, pytest.mark.timeout(300)]),
     "910B3": pytest.param(
         {"ASCEND_SIMULATE": "910B3", "ASCEND_SIMULATE_FLOAT32": "1"},
         id="910B3",
-        marks=[pytest.mark.engine, pytest.mark.npu, pytest.mark.timeout(900)],
+        marks=[pytest.mark.engine, pytest.mark.npu, pytest.mark.claim, pytest.mark.timeout(900)],
     ),
     "310P3": pytest.param(
         {"ASCEND_SIMULATE": "310P3", "ASCEND_SIMULATE_FLOAT32": "1"},
@@ -31,15 +28,7 @@ def results(request, tmp_path_factory):
     """Way -> what the engine did on one device."""
     if "ASCEND_SIMULATE" in request.param and "ASCEND_SIMULATE" not in os.environ:
         pytest.skip("a simulated chip is asked for, and there is a real NPU here")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASCEND_SIMULATE")}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.speculating", str(tmp_path_factory.mktemp("models"))],
-        env={**environment, "OMP_NUM_THREADS": "1", **request.param},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = run_script("tests.e2e.speculating", str(tmp_path_factory.mktemp("models")), environment=request.param)
     simulated = request.param.get("ASCEND_SIMULATE", "cpu")
     assert all(simulated.lower() in line["device"].lower() for line in lines), lines[0]["device"]
     return {line["way"]: line for line in lines}

@@ -5,10 +5,8 @@ import json
 import random
 import re
 
-import jsonschema
 import pytest
 
-from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import RequestError
 from tests.conftest import CHAT_MODEL
@@ -45,11 +43,8 @@ QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture(scope="module")
-def structured():
-    backend = EmbeddedBackend(CHAT_MODEL, **SETTINGS)
-    run_sync(backend.info())
-    yield backend
-    run_sync(backend.close())
+def structured(engine_of):
+    return engine_of(CHAT_MODEL, **SETTINGS)
 
 
 def random_schema(rng, depth=2):
@@ -90,6 +85,8 @@ def complete(backend, structured_outputs, **fields):
 
 
 def test_every_finished_answer_to_200_random_schemas_validates(structured):
+    import jsonschema
+
     rng = random.Random(0)
     schemas = [random_schema(rng) for _ in range(NUM_SCHEMAS)]
 
@@ -156,6 +153,8 @@ def chat(backend, tool_choice):
 
 
 def test_a_named_tool_is_called_with_arguments_of_its_schema(structured):
+    import jsonschema
+
     choice = chat(structured, {"type": "function", "function": {"name": "get_time"}})
     (call,) = choice["message"]["tool_calls"]
     assert call["function"]["name"] == "get_time"
@@ -163,6 +162,8 @@ def test_a_named_tool_is_called_with_arguments_of_its_schema(structured):
 
 
 def test_a_required_call_names_one_of_the_tools(structured):
+    import jsonschema
+
     choice = chat(structured, "required")
     if choice["finish_reason"] == "length":  # the grammar lets a model make call after call
         return

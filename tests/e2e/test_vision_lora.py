@@ -1,20 +1,16 @@
 """The plain model and two adapters, mixed in one batch with pictures: each request gets what it gets alone."""
 
-import json
 import os
-import subprocess
-import sys
 
 import pytest
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+from tests.script import run_script
+
+pytestmark = [pytest.mark.engine, pytest.mark.claim, pytest.mark.timeout(600)]
 
 
 def check(tmp_path, device: str) -> None:
-    command = [sys.executable, "-m", "tests.e2e.vision_lora", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    (result,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    (result,) = run_script("tests.e2e.vision_lora", str(tmp_path))
     assert result["device"].startswith(device)
     assert (result["num_requests"], result["num_with_pictures"]) == (24, 21)
     assert result["num_prompts_answered_in_three_ways"] == 8, "the adapters make a difference"

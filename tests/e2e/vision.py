@@ -3,10 +3,12 @@
 Run as `python -m tests.e2e.vision FOLDER NAME...`, as tests/e2e/families.py is.
 """
 
+import hashlib
 import json
 import sys
 import traceback
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import transformers
 
 from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS, Result
+from tests.references import reference
 from tests.vision_models import NUM_BYTES, VISION_FAMILIES, VisionFamily
 
 FRAMES_PER_SECOND = 2.0
@@ -29,6 +32,11 @@ class Request:
     prompt: str
     images: list[np.ndarray] = field(default_factory=list)
     videos: list[np.ndarray] = field(default_factory=list)
+
+    def fingerprint(self) -> list[str]:
+        """What tells it from other requests."""
+        media = [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in (*self.images, *self.videos)]
+        return [self.prompt, *media]
 
     def for_engine(self, family: VisionFamily) -> dict[str, Any]:
         """As vLLM's LLM.generate takes it."""
@@ -87,16 +95,23 @@ def _metadata(video: np.ndarray) -> dict[str, Any]:
 
 
 class HuggingFace:
-    """The model in fp32, by the plain formulas."""
+    """The model in fp32, by the plain formulas. Its answers are kept (tests/references.py)."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def model(self) -> Any:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        )
-        self.model = model.eval()
+            self._folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
         if hasattr(model.model, "get_vision_position_ids"):
             model.model.get_vision_position_ids = positions_of_patches
-        self.processor = transformers.AutoProcessor.from_pretrained(folder)
+        return model
+
+    @cached_property
+    def processor(self) -> Any:
+        return transformers.AutoProcessor.from_pretrained(self._folder)
 
     def inputs(self, request: Request) -> dict[str, torch.Tensor]:
         media: dict[str, Any] = {}
@@ -107,6 +122,11 @@ class HuggingFace:
             media["video_metadata"] = [_metadata(video) for video in request.videos]
             media["do_sample_frames"] = False
         return dict(self.processor(text=[request.prompt], return_tensors="pt", **media))
+
+    def answers(self, asked: list[Request]) -> list["Answer"]:
+        question = ["vision", NUM_NEW_TOKENS, [request.fingerprint() for request in asked]]
+        compute = lambda: [vars(self.answer(request)) for request in asked]  # noqa: E731
+        return [Answer(**answer) for answer in reference("transformers", question, [self._folder], compute)]
 
     @torch.inference_mode()
     def answer(self, request: Request) -> "Answer":
@@ -156,8 +176,7 @@ class Answer:
 def compare(family: VisionFamily, folder: Path) -> Result:
     """Both answers to the same requests. What the engine refuses is a result too."""
     result = Result(family.name)
-    reference = HuggingFace(family.build(folder))
-    wanted = [reference.answer(request) for request in requests(family)]
+    wanted = HuggingFace(family.build(folder)).answers(requests(family))
     try:
         _ask_engine(family, folder, wanted, result)
     except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 from tests.e2e.as_library import use_vllm_as_library
 from tests.e2e.families import NUM_NEW_TOKENS, SETTINGS
 from tests.e2e.vision import TEXT_TOKENS, HuggingFace, Request, requests
+from tests.references import reference
 from tests.vision_models import VISION_FAMILIES
 
 FAMILY = VISION_FAMILIES["Qwen2-VL"]
@@ -33,8 +34,6 @@ class Result:
 
 def main() -> None:
     use_vllm_as_library()
-    from peft import PeftModel
-
     from core_backend import upstream_patches
     from tests.adapters import save_adapter
 
@@ -51,20 +50,27 @@ def main() -> None:
         )
         for seed, (name, (rank, layers)) in enumerate(RANKS.items())
     }
-    reference = HuggingFace(folder)
-    reference.model = PeftModel.from_pretrained(reference.model, adapters["A"], adapter_name="A").eval()
-    reference.model.load_adapter(adapters["B"], adapter_name="B")
     asked = [(request, name) for request in requests(FAMILY) for name in (None, *adapters)]
-    wanted = [_with_adapter(reference, request, name) for request, name in asked]
+
+    def compute() -> list[list[int]]:
+        from peft import PeftModel
+
+        theirs = HuggingFace(folder)
+        theirs.model = PeftModel.from_pretrained(theirs.model, adapters["A"], adapter_name="A").eval()
+        theirs.model.load_adapter(adapters["B"], adapter_name="B")
+        return [_with_adapter(theirs, request, name) for request, name in asked]
+
+    question = ["vision, LoRA", NUM_NEW_TOKENS, [[*request.fingerprint(), name] for request, name in asked]]
+    wanted = reference("peft", question, [folder, *adapters.values()], compute)
     print(json.dumps(asdict(_ask_engine(folder, adapters, asked, wanted))), flush=True)
 
 
-def _with_adapter(reference: HuggingFace, request: Request, name: str | None) -> list[int]:
+def _with_adapter(theirs: HuggingFace, request: Request, name: str | None) -> list[int]:
     if name is None:
-        with reference.model.disable_adapter():
-            return reference.answer(request).tokens
-    reference.model.set_adapter(name)
-    return reference.answer(request).tokens
+        with theirs.model.disable_adapter():
+            return theirs.answer(request).tokens
+    theirs.model.set_adapter(name)
+    return theirs.answer(request).tokens
 
 
 def _ask_engine(

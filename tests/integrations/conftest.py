@@ -1,18 +1,14 @@
 """The chat model that the tests of both frameworks share, here and behind a server."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ascend_adapters import EmbeddedBackend
-from ascend_adapters.bridge import run_sync
-from ascend_adapters.config import EngineSettings
 from tests import thinking
 from tests.adapters import save_adapter
-from tests.conftest import CHAT_MODEL, Server, serving
+from tests.conftest import CHAT_MODEL
+from tests.engines import Engines, Server, Servers
 
 # SmolLM2 has a chat template without tools.
 TEMPLATE = Path(__file__).parent / "tools_template.jinja"
@@ -27,33 +23,21 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="session")
-def tool_engine(chat_model_folder: Path) -> Iterator[EmbeddedBackend]:
+def tool_engine(engine_of: Engines) -> EmbeddedBackend:
     """The engine of every ChatAscend with SETTINGS."""
-    backend = EmbeddedBackend(CHAT_MODEL, **SETTINGS)
-    run_sync(backend.info())
-    yield backend
-    run_sync(backend.close())
+    return engine_of(CHAT_MODEL, **SETTINGS)
 
 
 @pytest.fixture(scope="session")
-def tool_server(chat_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def tool_server(server_of: Servers) -> Server:
     """The same behind a server."""
-    with _serving(CHAT_MODEL, SETTINGS, tmp_path_factory) as server:
-        yield server
+    return server_of(CHAT_MODEL, **SETTINGS)
 
 
 @pytest.fixture(scope="session")
-def thinking_server(thinking_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def thinking_server(thinking_folder: Path, server_of: Servers) -> Server:
     """The model of thinking_engine behind a server."""
-    with _serving(str(thinking_folder), thinking.SETTINGS, tmp_path_factory) as server:
-        yield server
-
-
-def _serving(
-    model: str, settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> AbstractContextManager[Server]:
-    options = EngineSettings.from_dict({name: value for name, value in settings.items() if name != "dtype"})
-    return serving(model, tmp_path_factory.mktemp("server") / "log", *options.arguments())
+    return server_of(thinking_folder, **thinking.SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ import os
 import threading
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
-from llama_index.llms.ascend import Ascend
 
 from langchain_ascend import ChatAscend
 from tests.e2e.test_cancellation import becomes_idle, wait_until_busy
@@ -17,7 +15,6 @@ from tests.e2e.test_cancellation import becomes_idle, wait_until_busy
 pytestmark = pytest.mark.engine
 
 ENDLESS = {"max_tokens": 4000}
-HI = [ChatMessage(content="Count.")]
 
 
 class LangChain:
@@ -40,16 +37,20 @@ class LlamaIndex:
     """What is asked of LlamaIndex's Ascend."""
 
     def __init__(self, engine):
+        from llama_index.core.base.llms.types import ChatMessage
+        from llama_index.llms.ascend import Ascend
+
+        self.messages = [ChatMessage(content="Count.")]
         self.llm = Ascend(backend=engine, **ENDLESS, additional_kwargs={"ignore_eos": True})
 
     def stream(self):
-        return self.llm.stream_chat(HI)
+        return self.llm.stream_chat(self.messages)
 
     async def astream(self):
-        return await self.llm.astream_chat(HI)
+        return await self.llm.astream_chat(self.messages)
 
     def answer(self):
-        return self.llm.chat(HI, max_tokens=4).message.content
+        return self.llm.chat(self.messages, max_tokens=4).message.content
 
 
 @pytest.fixture(params=[LangChain, LlamaIndex])

@@ -7,7 +7,8 @@ import pytest
 from ascend_adapters import ServerBackend
 from ascend_adapters.bridge import run_sync
 from tests import thinking
-from tests.conftest import CHAT_MODEL, Server
+from tests.conftest import CHAT_MODEL
+from tests.engines import Server
 from tests.integrations.conftest import SETTINGS
 from tests.integrations.features import on_langchain, on_llama_index
 from tests.integrations.features.columns import ascend, chat_ascend

@@ -5,9 +5,6 @@ import logging
 
 import psutil
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
-from llama_index.embeddings.ascend import AscendEmbedding
-from llama_index.llms.ascend import Ascend
 
 from langchain_ascend import AscendEmbeddings, AscendLLM, ChatAscend
 from tests.conftest import CHAT_MODEL
@@ -19,6 +16,9 @@ BYTES_OF_WEIGHTS = 134_515_008 * 4  # SmolLM2-135M in fp32
 
 
 def test_the_same_model_and_settings_are_one_engine():
+    from llama_index.embeddings.ascend import AscendEmbedding
+    from llama_index.llms.ascend import Ascend
+
     engines = {kind(**CHAT)._backend.engine for kind in (ChatAscend, AscendLLM, Ascend)}
     assert len(engines) == 1
     assert engines.isdisjoint({ChatAscend(**{**CHAT, "max_model_len": 334})._backend.engine})
@@ -27,6 +27,9 @@ def test_the_same_model_and_settings_are_one_engine():
 
 @pytest.mark.engine
 def test_both_frameworks_use_one_set_of_weights(tool_engine):
+    from llama_index.core.base.llms.types import ChatMessage
+    from llama_index.llms.ascend import Ascend
+
     def processes():
         return {child.pid: child.memory_full_info().uss for child in psutil.Process().children(recursive=True)}
 

@@ -9,8 +9,6 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests.chat_models import ChatModelTests
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
-from llama_index.llms.ascend import Ascend
 
 from ascend_adapters.bridge import run_sync
 from langchain_ascend import ChatAscend
@@ -39,6 +37,9 @@ def of_langchain(backend, picture):
 
 
 def of_llama_index(backend, picture, **block):
+    from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+    from llama_index.llms.ascend import Ascend
+
     image = ImageBlock(**block) if block else ImageBlock(image=picture, image_mimetype="image/png")
     message = ChatMessage(blocks=[TextBlock(text=QUESTION), image])
     answer = Ascend(backend=backend, **SAMPLING, additional_kwargs=FIELDS).chat([message])

@@ -36,7 +36,7 @@ def test_the_cause_is_found_in_the_log(log, reason):
 
 
 def test_the_log_tells_how_far_the_start_is():
-    assert _current_step("") == "importing vLLM"
+    assert _current_step("") == "starting the server"
     assert _current_step("INFO Resolved architecture: X\nINFO Starting to load model /m...") == "loading weights"
 
 

@@ -5,17 +5,32 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from vllm.config.lora import LoRAConfig
 
-from core_backend.lora.adapter import check_config, check_folder
-
-LIMITS = LoRAConfig(max_lora_rank=16)
 PLAIN = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "bias": "none", "use_dora": False, "rank_pattern": {}}
 
 
-def test_a_plain_adapter_is_served():
-    check_config(PLAIN, LIMITS)
-    check_config({**PLAIN, "init_lora_weights": "gaussian", "use_rslora": True}, LIMITS)
+@pytest.fixture(scope="module")
+def check_config():
+    """Checks a configuration for an engine that takes ranks up to 16."""
+    # Not at the top: importing vLLM takes seconds.
+    from vllm.config.lora import LoRAConfig
+
+    from core_backend.lora.adapter import check_config
+
+    limits = LoRAConfig(max_lora_rank=16)
+    return lambda config: check_config(config, limits)
+
+
+@pytest.fixture(scope="module")
+def check_folder():
+    from core_backend.lora.adapter import check_folder
+
+    return check_folder
+
+
+def test_a_plain_adapter_is_served(check_config):
+    check_config(PLAIN)
+    check_config({**PLAIN, "init_lora_weights": "gaussian", "use_rslora": True})
 
 
 @pytest.mark.parametrize(
@@ -35,9 +50,9 @@ def test_a_plain_adapter_is_served():
         ({"lora_alpha": None}, "gives r=16 and lora_alpha=None: save the adapter again"),
     ],
 )
-def test_what_an_adapter_may_not_have(given, message):
+def test_what_an_adapter_may_not_have(check_config, given, message):
     with pytest.raises(ValueError, match=message):
-        check_config({**PLAIN, **given}, LIMITS)
+        check_config({**PLAIN, **given})
 
 
 def folder_with(tmp_path, **files):
@@ -46,7 +61,7 @@ def folder_with(tmp_path, **files):
     return tmp_path
 
 
-def test_a_folder_gives_its_configuration(tmp_path):
+def test_a_folder_gives_its_configuration(check_folder, tmp_path):
     folder = folder_with(tmp_path, adapter_config__json=json.dumps(PLAIN))
     save_file({"lora_A": torch.ones(1)}, folder / "adapter_model.safetensors")
     assert check_folder(folder) == PLAIN
@@ -61,7 +76,7 @@ def test_a_folder_gives_its_configuration(tmp_path):
         ({"adapter_config__json": "{}", "adapter_model__safetensors": "{}"}, "cannot be read .*: copy it again"),
     ],
 )
-def test_what_is_no_adapters_folder(tmp_path, files, message):
+def test_what_is_no_adapters_folder(check_folder, tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
         check_folder(folder_with(tmp_path, **files))
 
@@ -70,13 +85,13 @@ def test_what_is_no_adapters_folder(tmp_path, files, message):
     ("config", "message"),
     [("{", "is no JSON .*: save the adapter again"), ("[]", "is not an adapter's configuration: save")],
 )
-def test_what_is_no_configuration(tmp_path, config, message):
+def test_what_is_no_configuration(check_folder, tmp_path, config, message):
     folder = folder_with(tmp_path, adapter_config__json=config)
     save_file({"lora_A": torch.ones(1)}, folder / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=message):
         check_folder(folder)
 
 
-def test_a_missing_folder(tmp_path):
+def test_a_missing_folder(check_folder, tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder '.*nowhere' on the engine's machine: correct the path"):
         check_folder(tmp_path / "nowhere")

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from vllm.lora.layers import LoRAMapping
 
 from core_backend.device import current_device
-from core_backend.lora.punica import AscendPunicaWrapper
 from core_backend.lora.rows import AdapterRows
 
 NUM_SLOTS, RANK, SIZE = 3, 4, 6
@@ -17,8 +15,13 @@ VOCAB_SIZE = 11
 MAX_LORAS = NUM_SLOTS + 1
 
 
-def wrapper_for(lora_ids, sampled=()):
-    wrapper = AscendPunicaWrapper(16, 8, "cpu")
+def wrapper_for(lora_ids, sampled=(), device="cpu"):
+    # Not at the top: importing vLLM takes seconds.
+    from vllm.lora.layers import LoRAMapping
+
+    from core_backend.lora.punica import AscendPunicaWrapper
+
+    wrapper = AscendPunicaWrapper(16, 8, device)
     wrapper.update_metadata(LoRAMapping(tuple(lora_ids), tuple(sampled)), ID_OF_SLOT, MAX_LORAS, VOCAB_SIZE)
     return wrapper
 
@@ -162,8 +165,7 @@ def test_an_npu_gives_the_same_in_its_own_precision(x, y, dtype):
         pytest.skip("LoRA is refused on this chip")
     results = []
     for device in ("npu", "cpu"):
-        wrapper = AscendPunicaWrapper(16, 8, device)
-        wrapper.update_metadata(LoRAMapping(tuple(LORA_IDS), ()), ID_OF_SLOT, MAX_LORAS, VOCAB_SIZE)
+        wrapper = wrapper_for(LORA_IDS, device=device)
         out = y.to(device, dtype)
         lora_a, lora_b = ([weight.to(device, dtype) for weight in both] for both in (LORA_A, LORA_B))
         wrapper.add_lora_linear(out, x.to(device, dtype), lora_a, lora_b, 1.0, OUTPUTS)

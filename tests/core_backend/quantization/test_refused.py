@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from vllm.engine.arg_utils import EngineArgs
 
 from tests.models import FAMILIES
 from tests.quantized import AWQ_CONFIG, GPTQ_CONFIG, PER_TOKEN, compressed_tensors, integers
@@ -17,6 +16,9 @@ W4A16 = compressed_tensors("pack-quantized", integers(4, "group", group_size=32)
 @pytest.fixture
 def start(tmp_path):
     """Build the engine's configuration for a model that claims to be quantized so."""
+    # Not at the top: importing vLLM takes seconds.
+    from vllm.engine.arg_utils import EngineArgs
+
     FAMILIES["LLaMA"].config().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["LlamaForCausalLM"]}
 

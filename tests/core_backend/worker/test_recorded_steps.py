@@ -7,8 +7,6 @@ import torch
 import torch.distributed as dist
 
 from core_backend.cpu_kernels import build
-from core_backend.worker import recorded_steps
-from core_backend.worker.recorded_steps import RecordedModel
 
 pytestmark = pytest.mark.skipif(build.why_unavailable() is not None, reason=f"no kernels: {build.why_unavailable()}")
 
@@ -49,14 +47,22 @@ class Model:
         return x if self.extra is None else self.extra(x)
 
 
+@pytest.fixture(scope="module")
+def recorded_steps():
+    """The module, not at the top, as it imports vLLM, which takes seconds."""
+    from core_backend.worker import recorded_steps
+
+    return recorded_steps
+
+
 @pytest.fixture
-def recorded(monkeypatch):
+def recorded(recorded_steps, monkeypatch):
     """Makes a recorded model whose requests are what its `requests` says."""
 
     def make(**settings):
         model = Model(**settings)
         monkeypatch.setattr(recorded_steps, "_requests_of_decode_step", lambda: [model.requests.numbers])
-        return model, RecordedModel(model)
+        return model, recorded_steps.RecordedModel(model)
 
     return make
 
@@ -130,7 +136,7 @@ def test_a_model_on_several_ranks_runs_as_it_is(recorded):
     assert not forward.is_recordable
 
 
-def test_what_was_not_used_for_longest_is_forgotten(recorded, monkeypatch):
+def test_what_was_not_used_for_longest_is_forgotten(recorded, recorded_steps, monkeypatch):
     monkeypatch.setattr(recorded_steps, "MAX_STEPS", 2)
     model, forward = recorded()
     for seed, num_tokens in enumerate([1, 2, 1, 3]):

@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock, TextBlock, ThinkingBlock
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.tools import FunctionTool
 
 from tests import thinking
 from tests.integrations.features.subject import (
@@ -30,14 +28,29 @@ from tests.integrations.features.subject import (
     multiply,
 )
 
+if TYPE_CHECKING:  # core takes a second to import: not while tests are collected
+    from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+    from llama_index.core.prompts import PromptTemplate
+
 FEATURES = Features()
 feature = FEATURES.named
-ADD, MULTIPLY = FunctionTool.from_defaults(add), FunctionTool.from_defaults(multiply)
-ASK_FOR_JSON = PromptTemplate("The capital of {country} as JSON.")
 
 
-def asked(text: str) -> list[ChatMessage]:
-    return [ChatMessage(content=text)]
+def message(content: str, **fields: Any) -> "ChatMessage":
+    from llama_index.core.base.llms.types import ChatMessage
+
+    return ChatMessage(content=content, **fields)
+
+
+def asked(text: str) -> "list[ChatMessage]":
+    return [message(text)]
+
+
+@cache
+def ask_for_json() -> "PromptTemplate":
+    from llama_index.core.prompts import PromptTemplate
+
+    return PromptTemplate("The capital of {country} as JSON.")
 
 
 def text_of(llm: Any, text: str = QUESTION, **settings: Any) -> str:
@@ -153,42 +166,42 @@ def _fields(subject: Subject) -> None:
 
 @feature("a tool that is named is called")
 def _named_tool(subject: Subject) -> None:
-    calls = _calls(subject.make(max_tokens=TOOL_TOKENS), [MULTIPLY, ADD], tool_choice="add")
+    calls = _calls(subject.make(max_tokens=TOOL_TOKENS), [multiply, add], tool_choice="add")
     assert [(call.tool_name, set(call.tool_kwargs)) for call in calls] == [("add", {"a", "b"})], f"calls: {calls}"
 
 
 @feature("some tool is called, and once, where that is asked for")
 def _any_tool(subject: Subject) -> None:
-    calls = _calls(subject.make(max_tokens=TOOL_TOKENS), [MULTIPLY, ADD], tool_required=True)
+    calls = _calls(subject.make(max_tokens=TOOL_TOKENS), [multiply, add], tool_required=True)
     assert [set(call.tool_kwargs) for call in calls] == [{"a", "b"}], f"calls: {calls}"
 
 
 @feature("a call is streamed in pieces")
 def _streamed_call(subject: Subject) -> None:
     llm = subject.make(max_tokens=TOOL_TOKENS)
-    responses = list(llm.stream_chat_with_tools([ADD], user_msg=ASK_FOR_A_CALL, tool_required=True))
+    responses = list(llm.stream_chat_with_tools(_tools([add]), user_msg=ASK_FOR_A_CALL, tool_required=True))
     (call,) = llm.get_tool_calls_from_response(responses[-1])
     assert len(responses) > 3, "it comes in one piece"
-    assert [call.tool_kwargs] == [one.tool_kwargs for one in _calls(llm, [ADD], tool_required=True)], "another call"
+    assert [call.tool_kwargs] == [one.tool_kwargs for one in _calls(llm, [add], tool_required=True)], "another call"
 
 
 @feature("a call that max_tokens cut is no empty answer")
 def _cut_call(subject: Subject) -> None:
     check_told_of_cut(
-        error_of(lambda: _calls(subject.make(max_tokens=3), [MULTIPLY, ADD], error_if_none=False, tool_required=True))
+        error_of(lambda: _calls(subject.make(max_tokens=3), [multiply, add], error_if_none=False, tool_required=True))
     )
 
 
 @feature("results of tools are sent back")
 def _tool_results(subject: Subject) -> None:
     llm = subject.make(max_tokens=TOOL_TOKENS)
-    response = llm.chat_with_tools([ADD], user_msg=ASK_FOR_A_CALL, tool_required=True)
+    response = llm.chat_with_tools(_tools([add]), user_msg=ASK_FOR_A_CALL, tool_required=True)
     (call,) = llm.get_tool_calls_from_response(response)
 
     def told(content: str) -> str:
-        result = ChatMessage(role="tool", content=content, additional_kwargs={"tool_call_id": call.tool_id})
-        history = [ChatMessage(content=ASK_FOR_A_CALL), response.message, result]
-        return llm.chat([*history, ChatMessage(content="What is the result?")]).message.content or ""
+        result = message(content, role="tool", additional_kwargs={"tool_call_id": call.tool_id})
+        history = [message(ASK_FOR_A_CALL), response.message, result]
+        return llm.chat([*history, message("What is the result?")]).message.content or ""
 
     assert told("12345") != told("none"), "the result does not change the answer"
 
@@ -196,19 +209,21 @@ def _tool_results(subject: Subject) -> None:
 @feature("structured output by schema")
 def _structured(subject: Subject) -> None:
     llm = subject.make(max_tokens=TOOL_TOKENS)
-    assert isinstance(llm.structured_predict(City, ASK_FOR_JSON, country="France"), City), "no City"
-    assert isinstance(_last(llm.stream_structured_predict(City, ASK_FOR_JSON, country="France")), City), "no City"
+    assert isinstance(llm.structured_predict(City, ask_for_json(), country="France"), City), "no City"
+    assert isinstance(_last(llm.stream_structured_predict(City, ask_for_json(), country="France")), City), "no City"
 
 
 @feature("structured output that max_tokens cut is an error that says so")
 def _cut_structure(subject: Subject) -> None:
     check_told_of_cut(
-        error_of(lambda: subject.make(max_tokens=3).structured_predict(City, ASK_FOR_JSON, country="France"))
+        error_of(lambda: subject.make(max_tokens=3).structured_predict(City, ask_for_json(), country="France"))
     )
 
 
 @feature("thoughts apart from the answer")
 def _thoughts(subject: Subject) -> None:
+    from llama_index.core.base.llms.types import ThinkingBlock
+
     if subject.thinking is None:
         raise NotRunError("the model is made to think by the engine's grammar")
     llm = subject.thinking()
@@ -251,13 +266,23 @@ def _misspelt(subject: Subject) -> None:
 
 @feature("a picture for a model without eyes is an error that says so")
 def _picture(subject: Subject) -> None:
+    from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+
     image = ImageBlock(image=base64.b64decode(PNG), image_mimetype="image/png")
     message = ChatMessage(blocks=[TextBlock(text=QUESTION), image])
     check_told(error_of(lambda: subject.make().chat([message])), "multimodal", "image")
 
 
-def _calls(llm: Any, tools: Sequence[FunctionTool], *, error_if_none: bool = True, **choice: Any) -> list[Any]:
-    response: ChatResponse = llm.chat_with_tools(tools, user_msg=ASK_FOR_A_CALL, **choice)
+def _tools(functions: Sequence[Callable[..., Any]]) -> list[Any]:
+    from llama_index.core.tools import FunctionTool
+
+    return [FunctionTool.from_defaults(function) for function in functions]
+
+
+def _calls(
+    llm: Any, functions: Sequence[Callable[..., Any]], *, error_if_none: bool = True, **choice: Any
+) -> list[Any]:
+    response: ChatResponse = llm.chat_with_tools(_tools(functions), user_msg=ASK_FOR_A_CALL, **choice)
     return list(llm.get_tool_calls_from_response(response, error_on_no_tool_call=error_if_none))
 
 

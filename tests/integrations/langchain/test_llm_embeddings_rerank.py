@@ -5,7 +5,6 @@ import math
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.vectorstores import InMemoryVectorStore
 
 from ascend_adapters.errors import RequestError
 from ascend_adapters.testing import FakeBackend
@@ -106,6 +105,8 @@ def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut():
 
 
 def test_a_vector_store_finds_what_is_alike():
+    from langchain_core.vectorstores import InMemoryVectorStore
+
     store = InMemoryVectorStore(AscendEmbeddings(backend=FakeBackend()))
     store.add_texts(["aaaa", "bbbb"])
     (found,) = store.similarity_search("aab", k=1)

@@ -3,10 +3,6 @@
 import json
 
 import pytest
-from llama_index.core import MockEmbedding
-from llama_index.core.llms.mock import MockLLM
-from llama_index.embeddings.ascend import AscendEmbedding
-from llama_index.llms.ascend import Ascend
 
 from ascend_adapters.testing import FakeBackend
 from tests.integrations.llama_index.conformance import (
@@ -22,6 +18,18 @@ __all__ = ["events"]
 CALL = {"id": "call-1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
 
 
+def ascend(**settings):
+    from llama_index.llms.ascend import Ascend
+
+    return Ascend(**settings)
+
+
+def ascend_embedding(**settings):
+    from llama_index.embeddings.ascend import AscendEmbedding
+
+    return AscendEmbedding(**settings)
+
+
 def reply(prompt):
     if prompt == ASK_FOR_A_CALL:
         return {"tool_calls": [CALL]}
@@ -30,12 +38,12 @@ def reply(prompt):
 
 class TestAscend(LLMConformance, ToolConformance, StructuredConformance):
     def make(self, **settings):
-        return Ascend(backend=FakeBackend(reply), **settings)
+        return ascend(backend=FakeBackend(reply), **settings)
 
 
 class TestAscendEmbedding(EmbeddingConformance):
     def make(self, **settings):
-        return AscendEmbedding(backend=FakeBackend(), **settings)
+        return ascend_embedding(backend=FakeBackend(), **settings)
 
 
 @pytest.mark.engine
@@ -45,7 +53,7 @@ class TestAscendOnAnEngine(LLMConformance, ToolConformance, StructuredConformanc
         self.engine = tool_engine
 
     def make(self, **settings):
-        return Ascend(backend=self.engine, **{"temperature": 0, "max_tokens": 64, **settings})
+        return ascend(backend=self.engine, **{"temperature": 0, "max_tokens": 64, **settings})
 
 
 @pytest.mark.engine
@@ -56,7 +64,7 @@ class TestAscendOnAServer(LLMConformance, ToolConformance, StructuredConformance
 
     def make(self, **settings):
         where = {"base_url": self.server.url, "api_key": self.server.api_key}
-        return Ascend(**where, **{"temperature": 0, "max_tokens": 64, **settings})
+        return ascend(**where, **{"temperature": 0, "max_tokens": 64, **settings})
 
 
 @pytest.mark.engine
@@ -66,7 +74,7 @@ class TestAscendEmbeddingOnAnEngine(EmbeddingConformance):
         self.engine = embedding_engine
 
     def make(self, **settings):
-        return AscendEmbedding(backend=self.engine, **settings)
+        return ascend_embedding(backend=self.engine, **settings)
 
 
 lags = pytest.mark.xfail(reason="core 0.14.25: a streamed response of MockLLM lags one piece behind", strict=True)
@@ -76,6 +84,8 @@ class TestMockLLM(LLMConformance):
     """Core's own, and proof that the suite finds what is wrong."""
 
     def make(self, **settings):
+        from llama_index.core.llms.mock import MockLLM
+
         return MockLLM(max_tokens=16, **settings)
 
     @lags
@@ -95,4 +105,6 @@ class TestMockEmbedding(EmbeddingConformance):
     """Core's own: all vectors are the same."""
 
     def make(self, **settings):
+        from llama_index.core import MockEmbedding
+
         return MockEmbedding(embed_dim=8, **settings)

@@ -4,6 +4,14 @@ import asyncio
 
 import pytest
 
+from llamafactory_ascend import register
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _registered():
+    """Before any test, as `llamafactory-ascend` does it. Not while tests are collected: it imports LLaMA-Factory."""
+    register()
+
 
 @pytest.fixture(scope="module")
 def _event_loop():

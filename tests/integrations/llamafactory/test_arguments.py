@@ -4,16 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from llamafactory.extras.constants import RopeScaling
-from llamafactory.hparams import get_infer_args
 
 from ascend_adapters.errors import ModelError, RequestError, SettingError
-from llamafactory_ascend import register
 from llamafactory_ascend.checks import check_arguments
 from llamafactory_ascend.generating import request_fields
 from llamafactory_ascend.settings import engine_settings
 
-register()
 OWN = {"do_sample": True, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "num_beams": 1, "max_new_tokens": 1024}
 DEFAULT = {
     "temperature": 0.95,
@@ -47,6 +43,8 @@ def adapter(tmp_path, model):
 
 
 def arguments(model, **given):
+    from llamafactory.hparams import get_infer_args
+
     return get_infer_args({"model_name_or_path": model, "template": "llama3", "infer_backend": "ascend", **given})
 
 
@@ -157,14 +155,17 @@ def test_an_adapter_of_another_model_is_refused(model, adapter, tmp_path):
         ({"stage": "ppo"}, "stage='ppo': infer_backend=ascend is for stage 'sft'"),
         ({"quantization_bit": 4}, "quantization_bit=4 is bitsandbytes'"),
         (
-            {"rope_scaling": RopeScaling.LINEAR},
+            {"rope_scaling": "linear"},
             "rope_scaling='linear': the engine reads it from",
         ),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused_with_the_remedy(model, given, message):
+    from llamafactory.extras.constants import RopeScaling
+
     model_args, _, finetuning_args, _ = arguments(model)
     for name, value in given.items():
-        setattr(finetuning_args if name == "stage" else model_args, name, value)
+        known = RopeScaling(value) if name == "rope_scaling" else value
+        setattr(finetuning_args if name == "stage" else model_args, name, known)
     with pytest.raises(SettingError, match=message):
         check_arguments(model_args, finetuning_args)

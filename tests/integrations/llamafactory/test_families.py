@@ -3,14 +3,10 @@
 import json
 
 import pytest
-from llamafactory.chat.chat_model import ChatModel
-from transformers import AutoTokenizer
 
-from llamafactory_ascend import register
 from tests.integrations.llamafactory.test_engine import MARKS, SYSTEM
 from tests.models import FAMILIES
 
-register()
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("_event_loop")]
 
 TEMPLATES = {"Qwen2": "qwen", "Qwen3": "qwen3_nothink", "LLaMA 3.1": "llama3", "DeepSeek-V3": "deepseek3"}
@@ -19,6 +15,8 @@ QUESTIONS = ["Hi", "What is the capital of France?", "2 + 3 = ?", "Erkläre den 
 
 def build_with_marks(name, folder):
     """A tiny model with random weights, whose tokenizer knows the marks of all templates."""
+    from transformers import AutoTokenizer
+
     FAMILIES[name].build(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [*MARKS, "<|begin_of_text|>"]})
@@ -28,6 +26,8 @@ def build_with_marks(name, folder):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_model_says_what_it_says_on_the_huggingface_engine(name, tmp_path):
+    from llamafactory.chat.chat_model import ChatModel
+
     arguments = {
         "model_name_or_path": str(build_with_marks(name, tmp_path / "model")),
         "template": TEMPLATES[name],

@@ -10,12 +10,9 @@ import time
 import pytest
 
 from ascend_adapters.errors import SettingError
-from llamafactory_ascend import register
-from llamafactory_ascend.infer import infer, split_arguments
 from llamafactory_ascend.similarity import measure
 from tests.integrations.llamafactory.test_engine import chat_model
 
-register()
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("_event_loop")]
 
 SETTINGS = {"max_model_len": 512, "dtype": "float32"}
@@ -62,6 +59,8 @@ def lines_of(file):
 
 @pytest.mark.engine
 def test_answers_are_those_of_chat_in_the_order_of_the_rows(config, model, tmp_path):
+    from llamafactory_ascend.infer import infer
+
     rows = questions(12)
     assert infer(config(rows), tmp_path / "out.jsonl", tmp_path / "means.json") == []
     records = lines_of(tmp_path / "out.jsonl")
@@ -77,6 +76,8 @@ def test_answers_are_those_of_chat_in_the_order_of_the_rows(config, model, tmp_p
 
 @pytest.mark.engine
 def test_rows_that_cannot_be_answered_are_told_and_the_rest_is_done(config, model, tmp_path):
+    from llamafactory_ascend.infer import infer
+
     rows = [*questions(2), "{broken", {"instruction": "word " * 900}, *questions(4)[2:]]
     file = tmp_path / "out.jsonl"
     no_json, too_long = infer(config(rows), file)
@@ -102,6 +103,8 @@ def mark_answers(part):
 
 @pytest.mark.engine
 def test_a_run_that_was_killed_goes_on(config, model, tmp_path):
+    from llamafactory_ascend.infer import infer
+
     rows = questions(120)
     arguments = config(rows, vllm_config=json.dumps({**SETTINGS, "max_num_seqs": 8}))
     (tmp_path / "infer.yaml").write_text(json.dumps({**arguments, "save_name": str(tmp_path / "out.jsonl")}))
@@ -127,6 +130,8 @@ def test_a_run_that_was_killed_goes_on(config, model, tmp_path):
 
 
 def test_answers_of_other_settings_are_not_mixed_in(config, tmp_path):
+    from llamafactory_ascend.infer import infer
+
     part = tmp_path / "out.jsonl.part"
     part.write_text('{"settings": {"temperature": 0.3}}\n')
     with pytest.raises(SettingError, match=r"out\.jsonl\.part has .*temperature=0\.3, here 0\.95.*another save_name"):
@@ -135,6 +140,8 @@ def test_answers_of_other_settings_are_not_mixed_in(config, tmp_path):
 
 
 def test_arguments_come_from_a_file_or_the_command_line():
+    from llamafactory_ascend.infer import split_arguments
+
     from_file, own = split_arguments({"template": "qwen", "save_name": "a.jsonl"})
     assert (from_file, own.save_name) == ({"template": "qwen", "infer_backend": "ascend"}, "a.jsonl")
     from_line, own = split_arguments(["--template", "qwen", "--save_name", "a.jsonl"])
@@ -155,6 +162,8 @@ def test_measures_are_of_llamafactory(chat_model_folder):
 
 
 def test_means_that_cannot_be_measured_are_refused_before_anything_is_answered(config, tmp_path, monkeypatch):
+    from llamafactory_ascend.infer import infer
+
     monkeypatch.setattr("llamafactory_ascend.similarity.NEEDED", {"no_such_module": "no-such-package"})
     with pytest.raises(SettingError, match=r"means\.json' needs no-such-package: pip install no-such-package"):
         infer(config(questions(1)), tmp_path / "out.jsonl", tmp_path / "means.json")

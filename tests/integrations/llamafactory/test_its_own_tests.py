@@ -7,11 +7,9 @@ import tarfile
 
 import pytest
 
-from llamafactory_ascend import register
 from llamafactory_ascend.register import VERSION
 from tests.integrations.llamafactory.test_families import build_with_marks
 
-register()
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("_event_loop")]
 
 

@@ -1,27 +1,18 @@
 """Pictures, videos and sounds through LLaMA-Factory's templates: the same text as on its huggingface engine."""
 
 import base64
+import hashlib
 import io
 import json
+from functools import cache
 
-import numpy as np
 import pytest
-import torch
-from llamafactory.chat.chat_model import ChatModel
-from llamafactory.hparams import get_infer_args
-from PIL import Image
-from scipy.io import wavfile
 
 from ascend_adapters.bridge import run_sync
 from ascend_adapters.errors import RequestError
 from ascend_adapters.testing import FakeBackend
-from llamafactory_ascend import register
-from llamafactory_ascend.engine import AscendEngine
-from llamafactory_ascend.media import Media
-from tests.e2e.vision import positions_of_patches
+from tests.references import reference
 from tests.vision_models import VISION_FAMILIES
-
-register()
 
 TEMPLATES = {
     "Qwen2.5-VL": "qwen2_vl",
@@ -32,18 +23,41 @@ TEMPLATES = {
 
 
 def pictures(*sizes):
+    import numpy as np
+    from PIL import Image
+
     generator = np.random.default_rng(0)
     return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
 
 
-SMALL, LARGE = pictures((60, 44), (80, 100))
-FILM = pictures((40, 56), (40, 56), (40, 56), (40, 56))
-ON_PICTURES = [
-    ("What is this?", {}),
-    ("What is this?", {"images": [SMALL]}),
-    ("<image> or <image>?", {"images": [SMALL, LARGE]}),
-]
-ON_VIDEOS = [("What happens?", {"videos": [FILM]}), ("<image> and <video>!", {"images": [LARGE], "videos": [FILM[:2]]})]
+@cache
+def small_and_large():
+    return pictures((60, 44), (80, 100))
+
+
+def small():
+    return small_and_large()[0]
+
+
+def silence():
+    import numpy as np
+
+    return np.zeros(9, np.float32)
+
+
+def on_pictures():
+    small, large = small_and_large()
+    return [
+        ("What is this?", {}),
+        ("What is this?", {"images": [small]}),
+        ("<image> or <image>?", {"images": [small, large]}),
+    ]
+
+
+def on_videos():
+    _, large = small_and_large()
+    film = pictures((40, 56), (40, 56), (40, 56), (40, 56))
+    return [("What happens?", {"videos": [film]}), ("<image> and <video>!", {"images": [large], "videos": [film[:2]]})]
 
 
 def arguments(folder, backend, template):
@@ -63,6 +77,8 @@ def with_positions(engine):
     """LLaMA-Factory 0.9.5 gives its huggingface engine no types of tokens, without which transformers 5.5.4 takes the
     patches of Qwen's models for text; training gives them. See also positions_of_patches.
     """
+    from tests.e2e.vision import positions_of_patches
+
     model, generate = engine.model, engine.model.generate
     if not hasattr(model.config, "video_token_id"):
         return
@@ -80,8 +96,27 @@ def answers(model, asked):
     for question, media in asked:
         (response,) = model.chat([{"role": "user", "content": question}], **media)
         # Bytes of a character that was cut: the engine holds them back, the huggingface engine prints a sign for each.
-        told.append((response.response_text.rstrip("\ufffd"), response.prompt_length))
+        told.append([response.response_text.rstrip("\ufffd"), response.prompt_length])
     return told
+
+
+def answers_on_huggingface(folder, template, asked):
+    """Of LLaMA-Factory's own engine. They are kept (tests/references.py)."""
+    from llamafactory.chat.chat_model import ChatModel
+
+    def compute():
+        model = ChatModel(arguments(folder, "huggingface", template))
+        with_positions(model.engine)
+        return answers(model, asked)
+
+    question = ["pictures", template, [[text, fingerprint(media)] for text, media in asked]]
+    return reference("llamafactory", question, [folder], compute)
+
+
+def fingerprint(media):
+    """Of all pictures, and of the pictures that are a video's frames."""
+    frames = [each if isinstance(each, list) else [each] for kind in media.values() for each in kind]
+    return hashlib.sha256(b"".join(picture.tobytes() for pictures in frames for picture in pictures)).hexdigest()
 
 
 @pytest.mark.engine
@@ -90,18 +125,19 @@ def answers(model, asked):
     "name", [name if name == "Qwen2.5-VL" else pytest.param(name, marks=pytest.mark.slow) for name in TEMPLATES]
 )
 def test_the_engine_sees_what_the_huggingface_engine_sees(name, tmp_path):
+    import torch
+    from llamafactory.chat.chat_model import ChatModel
+
     folder = VISION_FAMILIES[name].build(tmp_path / "model")
     # Its huggingface engine cannot read videos for Qwen3-VL (0.9.5 with transformers 5.5.4).
-    asked = ON_PICTURES + (ON_VIDEOS if name in ("Qwen2-VL", "Qwen2.5-VL") else [])
-    reference = ChatModel(arguments(folder, "huggingface", TEMPLATES[name]))
-    with_positions(reference.engine)
-    wanted = answers(reference, asked)
+    asked = on_pictures() + (on_videos() if name in ("Qwen2-VL", "Qwen2.5-VL") else [])
+    wanted = answers_on_huggingface(folder, TEMPLATES[name], asked)
     assert len({text for text, _ in wanted}) > 1
     ours = ChatModel(arguments(folder, "ascend", TEMPLATES[name]))
     try:
         with torch.inference_mode():
             assert answers(ours, asked) == wanted
-        question, media = ON_PICTURES[1]
+        question, media = asked[1]
         streamed = "".join(ours.stream_chat([{"role": "user", "content": question}], **media))
         assert streamed.rstrip("\ufffd") == wanted[1][0]
         assert run_sync(ours.engine.model.info()).modalities
@@ -117,6 +153,10 @@ def seeing_folder(tmp_path_factory):
 @pytest.fixture
 def engine(seeing_folder):
     """Of a model that takes pictures, and a backend that tells what it was asked."""
+    from llamafactory.hparams import get_infer_args
+
+    from llamafactory_ascend.engine import AscendEngine
+
     backend = FakeBackend("ok", modalities=("text", "image", "video"))
     return AscendEngine(*get_infer_args(arguments(seeing_folder, "ascend", "qwen2_vl")), backend=backend)
 
@@ -126,6 +166,8 @@ def user(text):
 
 
 async def test_large_pictures_are_scaled_as_training_scales_them(engine):
+    from PIL import Image
+
     (large,) = pictures((1200, 1200))
     await engine.chat(user("What is this?"), images=[large])
     (body,) = engine.model.bodies
@@ -138,8 +180,8 @@ async def test_large_pictures_are_scaled_as_training_scales_them(engine):
 
 
 async def test_pictures_may_be_files_or_bytes(engine, tmp_path):
-    SMALL.save(tmp_path / "small.png")
-    given = [str(tmp_path / "small.png"), (tmp_path / "small.png").read_bytes(), SMALL]
+    small().save(tmp_path / "small.png")
+    given = [str(tmp_path / "small.png"), (tmp_path / "small.png").read_bytes(), small()]
     for picture in given:
         await engine.chat(user("What is this?"), images=[picture])
     sent = [body["messages"][0]["content"][1] for body in engine.model.bodies]
@@ -157,6 +199,11 @@ async def test_every_frame_of_a_video_is_sent(engine):
 
 
 def test_sounds_are_sent_as_they_were_resampled(engine):
+    import numpy as np
+    from scipy.io import wavfile
+
+    from llamafactory_ascend.media import Media
+
     sound = np.sin(np.arange(1600, dtype=np.float32))
     engine.processor.audio_sampling_rate = 16000
     (part,) = Media(audios=[sound]).body(engine.template.mm_plugin, engine.processor)["parts"]
@@ -170,17 +217,18 @@ def test_sounds_are_sent_as_they_were_resampled(engine):
     [
         ("What is this?", {"images": ["no/such.png"]}, r"cannot be read: .*no/such\.png"),
         ("What is this?", {"images": [b"no picture"]}, "cannot be read: cannot identify image"),
-        ("<image> or <image>?", {"images": [SMALL]}, "number of images does not match"),
-        ("What is this?", {"audios": [np.zeros(9, np.float32)]}, "does not support audio"),
+        ("<image> or <image>?", {"images": [small]}, "number of images does not match"),
+        ("What is this?", {"audios": [silence]}, "does not support audio"),
     ],
 )
 async def test_what_cannot_be_read_or_placed_is_refused(engine, text, media, message):
+    made = {kind: [one() if callable(one) else one for one in several] for kind, several in media.items()}
     with pytest.raises(RequestError, match=message):
-        await engine.chat(user(text), **media)
+        await engine.chat(user(text), **made)
 
 
 async def test_a_prompt_whose_tokens_are_not_those_of_its_text_is_not_sent_with_pictures(engine):
-    prompt = engine.prompt(user("What is this?"), images=[SMALL])
+    prompt = engine.prompt(user("What is this?"), images=[small()])
     half_a_character = next(i for i in range(256) if engine.tokenizer.decode([i]) == "\ufffd")
     prompt.token_ids.append(half_a_character)
     with pytest.raises(RequestError, match="the template's tokens cannot be sent as text"):

@@ -5,8 +5,6 @@ import sys
 from importlib.metadata import PackageNotFoundError
 
 import pytest
-from llamafactory.chat.chat_model import ChatModel
-from llamafactory.extras.constants import EngineName
 
 from ascend_adapters.errors import SettingError
 from llamafactory_ascend import register
@@ -14,6 +12,9 @@ from llamafactory_ascend.register import add_engine_name, check_version, route_c
 
 
 def test_it_may_be_called_again():
+    from llamafactory.chat.chat_model import ChatModel
+    from llamafactory.extras.constants import EngineName
+
     register()
     constructor = ChatModel.__init__
     register()
@@ -39,6 +40,8 @@ def test_without_llamafactory_its_installation_is_named(monkeypatch):
 
 
 def test_code_that_has_moved_is_refused(monkeypatch):
+    from llamafactory.chat.chat_model import ChatModel
+
     monkeypatch.setattr(ChatModel, "__init__", lambda self, args=None: None)
     with pytest.raises(SettingError, match="ChatModel is not what it is in version"):
         route_chat_model()

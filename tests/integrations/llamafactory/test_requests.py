@@ -4,14 +4,10 @@ import asyncio
 import json
 
 import pytest
-from llamafactory.hparams import get_infer_args
 
 from ascend_adapters.errors import RequestError
 from ascend_adapters.testing import FakeBackend
-from llamafactory_ascend import register
-from llamafactory_ascend.engine import AscendEngine
 
-register()
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -27,6 +23,10 @@ def adapter(tmp_path, chat_model_folder):
 
 @pytest.fixture
 def make(chat_model_folder):
+    from llamafactory.hparams import get_infer_args
+
+    from llamafactory_ascend.engine import AscendEngine
+
     def engine(backend, **arguments):
         given = {"model_name_or_path": str(chat_model_folder), "template": "smollm2", "infer_backend": "ascend"}
         return AscendEngine(*get_infer_args({**given, **arguments}), backend=backend)

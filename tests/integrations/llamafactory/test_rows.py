@@ -3,13 +3,9 @@
 import json
 
 import pytest
-from llamafactory.hparams import get_infer_args
 
 from ascend_adapters.errors import SettingError
-from llamafactory_ascend import register
-from llamafactory_ascend.rows import BrokenRow, Row, rows_of
 
-register()
 OPENAI = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages"},
@@ -20,6 +16,9 @@ OPENAI = {
 @pytest.fixture
 def rows(tmp_path, chat_model_folder):
     """The rows of a file, which dataset_info.json describes."""
+    from llamafactory.hparams import get_infer_args
+
+    from llamafactory_ascend.rows import rows_of
 
     def read(name, text, description=None, **arguments):
         (tmp_path / name).write_text(text)
@@ -33,6 +32,8 @@ def rows(tmp_path, chat_model_folder):
 
 
 def broken(rows):
+    from llamafactory_ascend.rows import BrokenRow
+
     return [(row.place.rsplit("/", 1)[-1], row.reason) for row in rows if isinstance(row, BrokenRow)]
 
 
@@ -48,6 +49,8 @@ def test_a_list_and_lines_are_read_alike(rows):
 
 
 def test_a_broken_line_is_told_and_the_others_are_there(rows):
+    from llamafactory_ascend.rows import Row
+
     lines = [
         '{"instruction": "What is 1?", "input": "", "output": "1"}',
         '{"instruction": "What is 2?", "input"',
@@ -73,6 +76,8 @@ def test_a_list_that_is_no_json_is_refused_with_its_line(rows):
 
 
 def test_conversations_have_their_roles_in_turn(rows):
+    from llamafactory_ascend.rows import BrokenRow
+
     asked = {"role": "user", "content": "What is 1?"}
     answered = {"role": "assistant", "content": "It is 1."}
     system = {"role": "system", "content": "Be brief."}

@@ -1,19 +1,18 @@
 """Reward models: a value head, which LLaMA-Factory's own engine computes."""
 
 import pytest
-import torch
-from llamafactory.chat.chat_model import ChatModel
-from safetensors.torch import save_file
 
 from ascend_adapters.errors import RequestError
-from llamafactory_ascend import register
 from tests.models import FAMILIES, SIZES
 
-register()
 pytestmark = pytest.mark.usefixtures("_event_loop")
 
 
 def test_a_reward_model_scores_and_does_not_chat(tmp_path, caplog):
+    import torch
+    from llamafactory.chat.chat_model import ChatModel
+    from safetensors.torch import save_file
+
     FAMILIES["LLaMA"].build(tmp_path)
     generator = torch.Generator().manual_seed(0)
     head = {"v_head.summary.weight": torch.randn(1, SIZES["hidden_size"], generator=generator)}

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -94,6 +93,8 @@ def test_a_conversation_in_the_terminal(config, server):
 
 
 def test_the_api_speaks_to_the_openai_client(config, server):
+    import openai
+
     port = free_port()
     on_server = json.dumps({"base_url": server.url, "api_key": server.api_key})
     with command("api", config(vllm_config=on_server), port) as log:

@@ -1,0 +1,101 @@
+"""The engines and servers of a test run: each is started when a test first asks for it, and stopped at the end."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ascend_adapters import EmbeddedBackend
+from ascend_adapters.bridge import run_sync
+from ascend_adapters.config import EngineSettings
+
+START_TIMEOUT = 180.0  # seconds
+
+
+class Engines:
+    """By model and settings: whoever asks for the same gets the same."""
+
+    def __init__(self) -> None:
+        self._backends: dict[str, EmbeddedBackend] = {}
+
+    def __call__(self, model: str | Path, **settings: Any) -> EmbeddedBackend:
+        """A backend whose engine is ready. It is not the caller's to close."""
+        key = json.dumps([str(model), settings], sort_keys=True, default=str)
+        if key not in self._backends:
+            backend = EmbeddedBackend(str(model), **settings)
+            run_sync(backend.info())
+            self._backends[key] = backend
+        return self._backends[key]
+
+    def close(self) -> None:
+        """Stop them all."""
+        for backend in self._backends.values():
+            run_sync(backend.close())
+
+
+@dataclass(frozen=True)
+class Server:
+    """`ascend-adapters serve`, as a user starts it."""
+
+    url: str
+    api_key: str
+    process: "subprocess.Popen[bytes]"
+
+    def stop(self) -> None:
+        """As a user does."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+class Servers:
+    """By model and settings, as Engines."""
+
+    def __init__(self, new_folder: Callable[[str], Path]) -> None:
+        self._new_folder = new_folder
+        self._servers: dict[str, Server] = {}
+
+    def __call__(self, model: str | Path, **settings: Any) -> Server:
+        """A server that answers."""
+        key = json.dumps([str(model), settings], sort_keys=True, default=str)
+        if key not in self._servers:
+            log = self._new_folder("server") / "log"
+            self._servers[key] = serve(str(model), log, *EngineSettings.from_dict(settings).arguments())
+        return self._servers[key]
+
+    def close(self) -> None:
+        """Stop them all."""
+        for server in self._servers.values():
+            server.stop()
+
+
+def serve(model: str, log: Path, *options: str) -> Server:
+    """A model behind `ascend-adapters serve`, which prints to `log`. It is the caller's to stop."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    api_key = secrets.token_hex(8)
+    command = [sys.executable, "-m", "ascend_adapters.cli", "serve", model, "--port", str(port), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "ASCEND_API_KEY": api_key}
+        )
+    server = Server(f"http://127.0.0.1:{port}", api_key, process)
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{server.url}/health", trust_env=False).is_success:
+                return server
+        except httpx.TransportError:
+            time.sleep(0.1)
+    server.stop()
+    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
