@@ -11,8 +11,11 @@ PEERS := .venv-peers
 VLLM_BUILD := VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.23.0
 BUILD_REQUIREMENTS := setuptools setuptools-scm setuptools-rust wheel jinja2 packaging cmake ninja hatchling editables
 TORCH := torch torchvision torchaudio
+NO_NPU := ls /dev/davinci[0-9]* >/dev/null 2>&1
+# Tests that compare with kept answers. Those of LLaMA-Factory come by themselves: two engines of theirs fill the memory.
+WITH_REFERENCES := tests/e2e tests/integrations/llamafactory -k "families or scheduling or lora or quantized or pooling or expert or huggingface or 32_prompts"
 
-.PHONY: install demo test test-cpu test-npu test-slow lint types launches bench bench-adapters bench-llamafactory bench-experts bench-peers bench-shapes bench-profile bench-growth models adapters docs vllm-names clean
+.PHONY: install demo models-of-tests test test-cpu test-npu test-all test-claims test-slow references lint types launches bench bench-starts bench-adapters bench-llamafactory bench-experts bench-peers bench-shapes bench-profile bench-growth models adapters docs vllm-names clean
 
 install: $(INSTALLED)
 
@@ -29,20 +32,39 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 demo: $(INSTALLED)
 	$(BIN)/python examples/langchain_chat.py
 
+# The tiers of the suite: CONTRIBUTING.md has the table.
 test: test-cpu test-npu
 
-test-cpu: $(INSTALLED)
+test-cpu: $(INSTALLED) models-of-tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # On a simulated 910B3 unless this machine has an NPU; then the operators of the simulated 310P3.
-test-npu: $(INSTALLED)
+test-npu: $(INSTALLED) models-of-tests
 	$(BIN)/python -m pytest -m npu $(ARGS)
-	ls /dev/davinci[0-9]* >/dev/null 2>&1 || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend tests/e2e/test_families.py $(ARGS)
+	$(NO_NPU) || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu tests/core_backend $(ARGS)
 
-# What takes too long for every run: experts on four ranks, more ways on more simulated chips, all prompts of LLaMA-Factory. An hour or more.
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest --slow $(ARGS)
-	$(BIN)/python -m pytest -m npu --slow $(ARGS)
+# Everything that a document claims.
+test-all: test test-claims
+
+test-claims: $(INSTALLED) models-of-tests
+	$(BIN)/python -m pytest --tier claim $(ARGS)
+	$(BIN)/python -m pytest -m npu --tier claim $(ARGS)
+	$(NO_NPU) || ASCEND_SIMULATE=310P3 $(BIN)/python -m pytest -m npu --tier any tests/e2e/test_families.py $(ARGS)
+
+# What takes too long for every run of CI, and the kept answers of other libraries, computed again. Hours.
+test-slow: $(INSTALLED) models-of-tests
+	$(BIN)/python -m pytest --tier slow $(ARGS)
+	$(BIN)/python -m pytest -m npu --tier slow $(ARGS)
+	REFERENCES=check $(BIN)/python -m pytest --tier any $(WITH_REFERENCES)
+
+# Computes the answers of other libraries (tests/references.py) and keeps them in tests/stored. 20 minutes.
+references: $(INSTALLED) models-of-tests
+	rm -rf tests/stored
+	REFERENCES=write $(BIN)/python -m pytest --tier any $(WITH_REFERENCES)
+
+models-of-tests: $(INSTALLED)
+	@$(BIN)/ascend-adapters models pull smollm2-135m-instruct >/dev/null
+	@$(BIN)/ascend-adapters models pull all-minilm-l6-v2 >/dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -58,6 +80,10 @@ launches: $(INSTALLED)
 # Our engine and every other that `make bench-peers` has installed; writes docs/performance.md. 15 minutes.
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench
+
+# How long the engines of one program take to be ready; writes docs/performance.md. A few minutes.
+bench-starts: $(INSTALLED)
+	$(BIN)/python -m bench.engine_starts
 
 # Where the time of W1 and W2 goes, on torch's operators and on our kernels; writes docs/performance.md.
 bench-profile: $(INSTALLED)

@@ -15,7 +15,7 @@ TIERS = {"test": (), "claim": ("claim",), "slow": ("slow",)}  # tier -> the mark
 
 def belongs_to(item: pytest.Item, tier: str) -> bool:
     """Whether a test is of this tier. What is marked both `claim` and `slow` is slow."""
-    marks = [mark for mark in ("slow", "claim") if mark in item.keywords]
+    marks = [mark for mark in ("slow", "claim") if item.get_closest_marker(mark)]
     return marks[:1] == list(TIERS[tier])
 
 
