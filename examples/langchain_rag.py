@@ -81,7 +81,10 @@ def ask(store: VectorStore, question: str) -> None:
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--chroma", metavar="FOLDER", help="of a Chroma database, made if it is not there")
-print(f"device: {model.engine_info().device}")
+for name, part in (("chat", model), ("embeddings", embeddings), ("reranker", rerank)):
+    started = time.perf_counter()
+    device = part.engine_info().device
+    print(f"{name} ready after {time.perf_counter() - started:.1f} s on {device}")
 store = open_store(arguments.parse_args().chroma)
 for question in QUESTIONS:
     ask(store, question)

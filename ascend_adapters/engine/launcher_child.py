@@ -113,13 +113,14 @@ class Launcher:
         for standard in (1, 2):
             os.dup2(log, standard)
         os.close(log)
+        # Before the environment is another: setproctitle looks for the old one's memory, behind the arguments.
+        _name_process([order["module"], f"owner={self._owner.pid}", *order["arguments"]])
         self._imported.take_environment(order["environment"])
         os.chdir(order["directory"])
         # What Python has made for the launcher: the folder by its environment, the secret for itself.
         tempfile.tempdir = None
         multiprocessing.current_process().authkey = os.urandom(32)
         atexit.register(gc.freeze)  # at its end, Python would look through all that was imported for garbage
-        _name_process([order["module"], f"owner={self._owner.pid}", *order["arguments"]])
         run_module(Owner(self._owner, report), order["folder"], order["module"], order["arguments"])
 
     def _report_ended(self) -> None:

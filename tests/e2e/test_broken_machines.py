@@ -19,6 +19,7 @@ from tests.conftest import CHAT_MODEL
 pytestmark = [
     pytest.mark.npu,
     pytest.mark.engine,
+    pytest.mark.claim,
     pytest.mark.timeout(900),
     pytest.mark.skipif("ASCEND_SIMULATE" not in os.environ, reason="staged where there is no real NPU"),
 ]

@@ -23,7 +23,9 @@ FOUR_RANKS = pytest.param(2, 2, marks=pytest.mark.slow)
 
 
 # Ranks that share tensors; ranks that have requests of their own, and idle steps when they are done; and both.
-@pytest.mark.parametrize(("tensor_parallel", "data_parallel"), [(2, 1), (1, 2), FOUR_RANKS])
+@pytest.mark.parametrize(
+    ("tensor_parallel", "data_parallel"), [pytest.param(2, 1, marks=pytest.mark.claim), (1, 2), FOUR_RANKS]
+)
 def test_experts_on_several_ranks(tmp_path, tensor_parallel, data_parallel):
     ways = ["all_gather", "all_to_all"]
     results = run(tmp_path, tensor_parallel, data_parallel, ways, FAMILIES)
@@ -35,12 +37,14 @@ def check_balanced(results: list[RankResult], families: list[str]) -> None:
     assert all(result.num_rearranged > 1 for result in results)
 
 
+@pytest.mark.claim
 def test_redundant_experts_move_between_ranks_and_tokens_stay_the_same(tmp_path):
     families = ["Qwen3-MoE", "DeepSeek-V3"]
     check_balanced(run(tmp_path, 1, 2, ["all_gather+balanced", "all_to_all+balanced"], families), families)
 
 
 @pytest.mark.npu
+@pytest.mark.claim
 @pytest.mark.parametrize(
     ("tensor_parallel", "data_parallel"), [pytest.param(2, 1, marks=pytest.mark.slow), (1, 2), FOUR_RANKS]
 )

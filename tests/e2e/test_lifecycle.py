@@ -80,6 +80,7 @@ def test_the_example_a_plain_script_without_a_main_guard_answers_and_leaves_noth
     assert engines_of(script.pid) == []
 
 
+@pytest.mark.claim
 def test_a_script_that_ends_in_the_middle_of_a_stream_ends(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -112,6 +113,7 @@ def test_the_engine_is_gone_when_its_owner_is_killed(short_tmp_path):
     assert list(short_tmp_path.glob("ascend-engine-*")) == []
 
 
+@pytest.mark.claim
 def test_a_notebook_works():
     import nbformat
     from nbclient import NotebookClient

@@ -47,6 +47,7 @@ def test_so_does_one_on_packed_weights_within_the_precision_of_bf16(results):
 
 
 @pytest.mark.npu
+@pytest.mark.claim
 @pytest.mark.skipif("ASCEND_SIMULATE" not in os.environ, reason="a real NPU's attention does not take fp32")
 def test_the_same_on_an_npu(tmp_path):
     for result in results_of(tmp_path, "LLaMA", "Qwen2 tied").values():

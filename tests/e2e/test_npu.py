@@ -19,6 +19,7 @@ from ascend_adapters import EmbeddedBackend
 from ascend_adapters.bridge import run_sync
 from tests.conftest import CHAT_MODEL
 from tests.e2e.prompts import complete_together, greedy_body, metric, prompts_of, token_ids
+from tests.script import run_script
 
 pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -131,6 +132,7 @@ def test_log_probabilities_are_those_of_the_cpu(npu_engine, prompts, on_cpu):
         assert prompt_logprobs(npu_engine, prompt + answer) == pytest.approx(logprobs, abs=tolerance)
 
 
+@pytest.mark.claim
 @pytest.mark.skipif(SIMULATED is None, reason="graphs are not verified on hardware; tokens are compared in fp32")
 def test_captured_decode_steps_give_the_same_tokens(prompts, on_cpu):
     """Batches of 1 to 4 requests, some in a captured size that is larger than they are."""
@@ -144,6 +146,12 @@ def test_captured_decode_steps_give_the_same_tokens(prompts, on_cpu):
     assert "capture failed" not in log
 
 
+@pytest.mark.skipif(SIMULATED is None, reason="the calls of CANN are counted where it is simulated")
+def test_what_the_launcher_forks_inherits_no_device_only_answers_to_two_questions():
+    (found,) = run_script("tests.e2e.touched")
+    assert found["calls"] == ["aclrtGetDeviceCount", "aclrtGetSocName"]
+
+
 def test_a_decoder_layer_takes_ten_launches():
     if SIMULATED != "910B3":
         pytest.skip("launches are counted on the simulated 910B3")
@@ -152,6 +160,7 @@ def test_a_decoder_layer_takes_ten_launches():
     assert "npu (simulated 910B3): platform npu, weights and KV cache on npu:0" in done.stdout
 
 
+@pytest.mark.claim
 def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
     settings = {**TIGHT, "max_num_seqs": 15}  # equal settings would share the 910B3's engine
     with engine_on(chip("910_9391"), dtype="float32", **settings) as engine:
@@ -159,6 +168,7 @@ def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
         assert complete_together(engine, prompts, NUM_TOKENS) == on_cpu[0]
 
 
+@pytest.mark.claim
 def test_the_kv_cache_takes_what_the_model_leaves_and_nothing_of_a_killed_engine_is_left():
     settings = {"dtype": "float16", "max_model_len": 256, "max_num_seqs": 4, "max_num_batched_tokens": 256}
     with engine_on({"ASCEND_SIMULATE_MEMORY_GB": "2"}, **settings) as engine:
@@ -181,6 +191,7 @@ def processes_in_group(group: int) -> list[int]:
     return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
 
 
+@pytest.mark.claim
 def test_a_310p_in_fp16_gives_the_same_log_probabilities_within_its_precision(prompts, on_cpu):
     tokens, expected = on_cpu
     environment = {**chip("310P3"), "ASCEND_SIMULATE_FLOAT32": "0"}

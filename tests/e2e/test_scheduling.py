@@ -17,12 +17,14 @@ def test_32_prompts_together_give_the_tokens_of_hugging_face(engine, prompts, ex
     assert complete_together(engine, prompts) == expected
 
 
+@pytest.mark.claim
 def test_one_by_one_they_give_the_same_tokens(engine, prompts, expected):
     """Every fourth of them: this is what takes longest."""
     for prompt, tokens in list(zip(prompts, expected, strict=True))[::4]:
         assert token_ids(run_sync(engine.complete(greedy_body(prompt)))) == tokens
 
 
+@pytest.mark.claim
 def test_in_any_order_they_give_the_same_tokens(engine, prompts, expected):
     order = list(range(len(prompts)))
     random.Random(0).shuffle(order)

@@ -68,6 +68,7 @@ class TestEmbeddedChatAscend(ChatAscendIntegration):
 
 
 @pytest.mark.engine
+@pytest.mark.claim
 class TestRemoteChatAscend(ChatAscendIntegration):
     chat_model_params: ClassVar = {}
 

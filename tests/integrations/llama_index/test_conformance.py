@@ -57,6 +57,7 @@ class TestAscendOnAnEngine(LLMConformance, ToolConformance, StructuredConformanc
 
 
 @pytest.mark.engine
+@pytest.mark.claim
 class TestAscendOnAServer(LLMConformance, ToolConformance, StructuredConformance):
     @pytest.fixture(autouse=True)
     def _server(self, tool_server):

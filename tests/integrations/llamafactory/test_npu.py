@@ -10,7 +10,7 @@ import pytest
 from tests.adapters import save_adapter
 from tests.integrations.llamafactory.test_families import build_with_marks
 
-pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.npu, pytest.mark.engine, pytest.mark.claim, pytest.mark.timeout(900)]
 QUESTIONS = ["What is the capital of France?", "Name three colours.", "2 + 3 = ?", "Write a line about the sea."]
 
 
