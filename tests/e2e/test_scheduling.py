@@ -32,6 +32,7 @@ def test_in_any_order_they_give_the_same_tokens(engine, prompts, expected):
     assert answers == [expected[i] for i in order]
 
 
+@pytest.mark.claim
 def test_requests_that_do_not_fit_together_are_preempted_and_finish_with_the_same_tokens(
     tight_engine, prompts, expected
 ):
@@ -39,6 +40,7 @@ def test_requests_that_do_not_fit_together_are_preempted_and_finish_with_the_sam
     assert metric(tight_engine, "vllm:num_preemptions_total") > 0
 
 
+@pytest.mark.claim
 def test_a_prompt_of_4000_tokens_in_chunks_of_512_gives_the_same_tokens(tight_engine, reference):
     (prompt,) = prompts_of([4000], reference)
     assert len(prompt) == 4000
@@ -55,6 +57,7 @@ def test_a_shared_prefix_is_computed_once(engine, reference):
     assert token_ids(second) == reference.greedy(prefix + endings[1], 8)
 
 
+@pytest.mark.claim
 def test_a_short_request_finishes_long_before_the_batch_it_joined(engine, prompts):
     async def join_a_batch():
         started = time.monotonic()
