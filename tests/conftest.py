@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = wanted
+    # Those of LLaMA-Factory come first: it runs models in this process, and they close what they start.
+    items.sort(key=lambda item: "llamafactory" not in item.path.parts)
     reason = config.stash.get(NO_NPU, "")
     if config.option.markexpr != "npu":
         reason = "these run by themselves: pytest -m npu"
@@ -66,7 +68,13 @@ def engine_of() -> Iterator[Engines]:
     """engine_of(model, **settings): the engine of the run with these settings."""
     engines = Engines()
     yield engines
-    engines.close()
+    engines.close(all_of_them=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_engines_of_the_module(engine_of: Engines) -> Iterator[None]:
+    yield
+    engine_of.close()
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +98,10 @@ def embedding_model_folder() -> Path:
 @pytest.fixture(scope="session")
 def engine(engine_of: Engines) -> EmbeddedBackend:
     """The chat model in fp32, so that tokens can be compared one by one."""
-    return engine_of(CHAT_MODEL, dtype="float32")
+    return engine_of(CHAT_MODEL, keep=True, dtype="float32")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tight_engine(engine_of: Engines) -> EmbeddedBackend:
     """The same with steps of 512 tokens and a KV cache of 4,608: one long request, or a few short ones."""
     return engine_of(
@@ -118,7 +126,7 @@ def thinking_engine(thinking_folder: Path, engine_of: Engines) -> EmbeddedBacken
     """A model that is held to thoughts and an answer."""
     from tests import thinking
 
-    return engine_of(thinking_folder, **thinking.SETTINGS)
+    return engine_of(thinking_folder, keep=True, **thinking.SETTINGS)
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +137,7 @@ def seeing_engine(tmp_path_factory: pytest.TempPathFactory, engine_of: Engines) 
     folder = VISION_FAMILIES["Qwen2-VL"].build(tmp_path_factory.mktemp("vision") / "qwen2-vl")
     return engine_of(
         folder,
+        keep=True,
         dtype="float32",
         kv_cache_memory_bytes=64 << 20,
         max_num_batched_tokens=256,
@@ -139,7 +148,7 @@ def seeing_engine(tmp_path_factory: pytest.TempPathFactory, engine_of: Engines) 
 @pytest.fixture(scope="session")
 def embedding_engine(engine_of: Engines) -> EmbeddedBackend:
     """The embedding model in fp32."""
-    return engine_of(EMBEDDING_MODEL, dtype="float32")
+    return engine_of(EMBEDDING_MODEL, keep=True, dtype="float32")
 
 
 @pytest.fixture(scope="session")

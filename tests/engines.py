@@ -27,20 +27,26 @@ class Engines:
 
     def __init__(self) -> None:
         self._backends: dict[str, EmbeddedBackend] = {}
+        self._kept: set[str] = set()
 
-    def __call__(self, model: str | Path, **settings: Any) -> EmbeddedBackend:
-        """A backend whose engine is ready. It is not the caller's to close."""
+    def __call__(self, model: str | Path, *, keep: bool = False, **settings: Any) -> EmbeddedBackend:
+        """A backend whose engine is ready. It is not the caller's to close.
+
+        keep  to the end of the run; without it, to the end of the module: engines of 2 GB each fill the memory
+        """
         key = json.dumps([str(model), settings], sort_keys=True, default=str)
+        if keep:
+            self._kept.add(key)
         if key not in self._backends:
             backend = EmbeddedBackend(str(model), **settings)
             run_sync(backend.info())
             self._backends[key] = backend
         return self._backends[key]
 
-    def close(self) -> None:
-        """Stop them all."""
-        for backend in self._backends.values():
-            run_sync(backend.close())
+    def close(self, *, all_of_them: bool = False) -> None:
+        """Stop those that are not kept, or all."""
+        for key in [key for key in self._backends if all_of_them or key not in self._kept]:
+            run_sync(self._backends.pop(key).close())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 MARKS = {260: "<think>", 261: "</think>"}  # after the tokenizer's own 260 tokens
 SETTINGS: dict[str, Any] = {
     "dtype": "float32",
+    "kv_cache_memory_bytes": 64 << 20,
     "reasoning_parser": "qwen3",
     "structured_outputs_config": {"backend": "xgrammar", "enable_in_reasoning": True},
 }

@@ -67,7 +67,7 @@ def tiny(tmp_path_factory, engine_of):
 
     def start(name, **settings):
         folder = POOLING_FAMILIES[name].build(tmp_path_factory.mktemp("models") / "model")
-        return str(folder), engine_of(folder, dtype="float32", **settings)
+        return str(folder), engine_of(folder, dtype="float32", kv_cache_memory_bytes=64 << 20, **settings)
 
     return start
 

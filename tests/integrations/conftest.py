@@ -25,7 +25,7 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def tool_engine(engine_of: Engines) -> EmbeddedBackend:
     """The engine of every ChatAscend with SETTINGS."""
-    return engine_of(CHAT_MODEL, **SETTINGS)
+    return engine_of(CHAT_MODEL, keep=True, **SETTINGS)
 
 
 @pytest.fixture(scope="session")
