@@ -102,6 +102,7 @@ def mark_answers(part):
 
 
 @pytest.mark.engine
+@pytest.mark.claim
 def test_a_run_that_was_killed_goes_on(config, model, tmp_path):
     from llamafactory_ascend.infer import infer
 

@@ -56,6 +56,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.claim
 def test_commands_of_llamafactory_pass_through():
     done = run("version")
     assert "Welcome to LLaMA Factory, version 0.9.5" in done.stdout
@@ -70,6 +71,7 @@ def test_a_misspelt_backend_is_refused_with_those_there_are(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.claim
 def test_an_unknown_template_is_refused(tmp_path, chat_model_folder):
     config = tmp_path / "chat.yaml"
     config.write_text(f"model_name_or_path: {chat_model_folder}\ntemplate: quen\ninfer_backend: ascend\n")

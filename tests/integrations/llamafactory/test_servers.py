@@ -79,6 +79,7 @@ def _answers(port):
         return False
 
 
+@pytest.mark.claim
 def test_a_conversation_in_the_terminal(config, server):
     on_server = json.dumps({"base_url": server.url, "api_key": server.api_key})
     ended = subprocess.run(
@@ -119,6 +120,7 @@ def test_the_api_speaks_to_the_openai_client(config, server):
             elsewhere.connect(("127.0.0.2", port))
 
 
+@pytest.mark.claim
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine: apt-get install chromium")
 def test_a_question_in_the_web_page_is_answered_piece_by_piece(config):
     from playwright.sync_api import sync_playwright
