@@ -13,6 +13,7 @@ pytestmark = pytest.mark.engine
 QUESTIONS = [f"{n} plus one is what? Answer with a number." for n in range(72)]
 
 
+@pytest.mark.claim
 def test_64_tasks_and_8_threads_each_get_their_own_answer(engine):
     model = ChatAscend(backend=engine, temperature=0, max_tokens=5)
     alone = [model.invoke(question).content for question in QUESTIONS]

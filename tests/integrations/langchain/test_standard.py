@@ -62,6 +62,7 @@ class ChatAscendIntegration(ChatAscendProperties, ChatModelIntegrationTests):
 
 
 @pytest.mark.engine
+@pytest.mark.claim  # three minutes, and so long again against a server; ChatAscend has its own tests in every run
 @pytest.mark.usefixtures("tool_engine")
 class TestEmbeddedChatAscend(ChatAscendIntegration):
     chat_model_params: ClassVar = {"model": CHAT_MODEL, **SETTINGS, **GENERATION}
