@@ -36,6 +36,16 @@ class Reference:
             logits: torch.Tensor = _model(self.folder)(torch.tensor([tokens])).logits[0]
         return logits
 
+    def logprobs_of_each(self, texts: list[list[int]]) -> list[list[float]]:
+        """The log probability of every token but the first, given those before it."""
+        return reference("transformers", ["logprobs", texts], [self.folder], lambda: [*map(self._logprobs, texts)])
+
+    def _logprobs(self, text: list[int]) -> list[float]:
+        import torch
+
+        logprobs = self.logits(text)[:-1].log_softmax(-1)
+        return logprobs.gather(1, torch.tensor(text[1:])[:, None])[:, 0].tolist()
+
     def greedy(self, prompt: list[int], num_tokens: int = NUM_NEW_TOKENS) -> list[int]:
         """The tokens that Hugging Face generates after `prompt`, the end token excluded from choice."""
         return self.greedy_of_each([prompt], num_tokens)[0]

@@ -1,4 +1,4 @@
-"""The whole engine on an NPU, real or simulated: the same tokens as on the CPU operator set.
+"""The whole engine on an NPU, real or simulated: the tokens of Hugging Face, as on the CPU operator set.
 
 In fp32 where the NPU is simulated: fewer bits make greedy tokens a matter of chance.
 """
@@ -52,9 +52,6 @@ def engine_on(environment: dict[str, str | None], **settings: Any) -> Iterator[E
         run_sync(backend.close())
 
 
-CPU = {"ASCEND_OP_SET": "cpu", "ASCEND_SIMULATE": None}
-
-
 def chip(name: str) -> dict[str, str | None]:
     if SIMULATED is None:
         pytest.skip(f"a simulated {name} is asked for, and there is a real NPU here")
@@ -75,16 +72,15 @@ def prompt_logprobs(backend: EmbeddedBackend, tokens: list[int]) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def on_cpu(prompts) -> tuple[list[list[int]], list[list[float]]]:
-    """What the CPU operator set answers: tokens, and log probabilities of the prompts with them."""
-    with engine_on(CPU, dtype="float32", **TIGHT) as engine:
-        tokens = complete_together(engine, prompts, NUM_TOKENS)
-        texts = [prompt + answer for prompt, answer in zip(prompts, tokens, strict=True)]
-        return tokens, [prompt_logprobs(engine, text) for text in texts]
+def wanted(reference, prompts) -> tuple[list[list[int]], list[list[float]]]:
+    """What Hugging Face answers: tokens, and log probabilities of the prompts with them."""
+    tokens = reference.greedy_of_each(prompts, NUM_TOKENS)
+    texts = [prompt + answer for prompt, answer in zip(prompts, tokens, strict=True)]
+    return tokens, reference.logprobs_of_each(texts)
 
 
 @pytest.fixture(scope="module")
-def npu_engine(on_cpu) -> Iterator[EmbeddedBackend]:
+def npu_engine() -> Iterator[EmbeddedBackend]:
     """The NPU of this session: 910B3 if it is simulated."""
     with engine_on({}, dtype="float32" if SIMULATED else "float16", **TIGHT) as engine:
         yield engine
@@ -96,8 +92,8 @@ def test_it_says_that_it_runs_on_an_npu_and_whether_that_is_simulated(npu_engine
 
 
 @pytest.mark.skipif(SIMULATED is None, reason="tokens are compared in fp32, which a real NPU's attention does not take")
-def test_16_prompts_give_the_tokens_of_the_cpu_with_chunked_prefill_and_preemption(npu_engine, prompts, on_cpu):
-    assert complete_together(npu_engine, prompts, NUM_TOKENS) == on_cpu[0]
+def test_16_prompts_give_the_tokens_of_hugging_face_with_chunked_prefill_and_preemption(npu_engine, prompts, wanted):
+    assert complete_together(npu_engine, prompts, NUM_TOKENS) == wanted[0]
     assert max(map(len, prompts)) > TIGHT["max_num_batched_tokens"], "some prompts are computed in chunks"
     assert metric(npu_engine, "vllm:num_preemptions_total") > 0
 
@@ -125,8 +121,8 @@ def test_sampling_with_top_k_and_top_p_is_repeatable(npu_engine, prompts):
     assert len(first) == 8
 
 
-def test_log_probabilities_are_those_of_the_cpu(npu_engine, prompts, on_cpu):
-    tokens, expected = on_cpu
+def test_log_probabilities_are_those_of_hugging_face(npu_engine, prompts, wanted):
+    tokens, expected = wanted
     tolerance = 1e-3 if SIMULATED else FP16_TOLERANCE
     for prompt, answer, logprobs in list(zip(prompts, tokens, expected, strict=True))[::5]:
         assert prompt_logprobs(npu_engine, prompt + answer) == pytest.approx(logprobs, abs=tolerance)
@@ -134,14 +130,14 @@ def test_log_probabilities_are_those_of_the_cpu(npu_engine, prompts, on_cpu):
 
 @pytest.mark.claim
 @pytest.mark.skipif(SIMULATED is None, reason="graphs are not verified on hardware; tokens are compared in fp32")
-def test_captured_decode_steps_give_the_same_tokens(prompts, on_cpu):
+def test_captured_decode_steps_give_the_same_tokens(prompts, wanted):
     """Batches of 1 to 4 requests, some in a captured size that is larger than they are."""
     settings = {**TIGHT, "max_num_seqs": 4, "additional_config": {"npu_graphs": True}}
     with engine_on({}, dtype="float32", **settings) as engine:
         answers = complete_together(engine, prompts[:7], NUM_TOKENS)
         (run,) = engine.engine._runs.values()
         log = run.log
-    assert answers == on_cpu[0][:7]
+    assert answers == wanted[0][:7]
     assert "Graph capturing finished" in log
     assert "capture failed" not in log
 
@@ -161,11 +157,11 @@ def test_a_decoder_layer_takes_ten_launches():
 
 
 @pytest.mark.claim
-def test_an_a3_gives_the_same_tokens(prompts, on_cpu):
+def test_an_a3_gives_the_same_tokens(prompts, wanted):
     settings = {**TIGHT, "max_num_seqs": 15}  # equal settings would share the 910B3's engine
     with engine_on(chip("910_9391"), dtype="float32", **settings) as engine:
         assert run_sync(engine.info()).device.startswith("npu (simulated 910_9391), operator set npu")
-        assert complete_together(engine, prompts, NUM_TOKENS) == on_cpu[0]
+        assert complete_together(engine, prompts, NUM_TOKENS) == wanted[0]
 
 
 @pytest.mark.claim
@@ -192,8 +188,8 @@ def processes_in_group(group: int) -> list[int]:
 
 
 @pytest.mark.claim
-def test_a_310p_in_fp16_gives_the_same_log_probabilities_within_its_precision(prompts, on_cpu):
-    tokens, expected = on_cpu
+def test_a_310p_in_fp16_gives_the_same_log_probabilities_within_its_precision(prompts, wanted):
+    tokens, expected = wanted
     environment = {**chip("310P3"), "ASCEND_SIMULATE_FLOAT32": "0"}
     with engine_on(environment, dtype="float16", **TIGHT) as engine:
         assert run_sync(engine.info()).device.startswith("npu (simulated 310P3), operator set npu_310p")
