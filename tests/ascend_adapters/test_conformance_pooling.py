@@ -19,7 +19,7 @@ POOLING = ("embed", "score", "rerank")
     params=[
         "fake",
         pytest.param("embedded", marks=pytest.mark.engine),
-        pytest.param("server", marks=pytest.mark.engine),
+        pytest.param("server", marks=[pytest.mark.engine, pytest.mark.claim]),
     ]
 )
 def backend(request) -> Backend:

@@ -50,6 +50,7 @@ def assert_as_near(ours, theirs, exact):
     assert (ours - exact).abs().max() <= 1.25 * (theirs - exact).abs().max()
 
 
+@pytest.mark.claim
 def test_log_probabilities_are_as_near_to_fp32_as_those_of_hugging_face(bf16_engine, chat_model_folder, reference):
     prompts = prompts_of(list(LENGTHS), reference)
     exact, theirs = (

@@ -132,6 +132,7 @@ def program(*arguments, **environment):
     )
 
 
+@pytest.mark.claim
 def test_two_programs_at_once_have_engines_of_their_own_and_leave_nothing(two_engines):
     """And nothing heavy is imported into them."""
     programs = [program() for _ in range(2)]

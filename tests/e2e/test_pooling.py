@@ -27,7 +27,7 @@ def reference(embedding_model_folder):
     return SentenceTransformer(str(embedding_model_folder), device="cpu")
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.claim)])
 def backend(request):
     if request.param == "embedded":
         return request.getfixturevalue("embedding_engine")

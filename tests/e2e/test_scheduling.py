@@ -13,8 +13,14 @@ from tests.e2e.prompts import complete_together, greedy_body, metric, prompts_of
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 
+@pytest.mark.claim
 def test_32_prompts_together_give_the_tokens_of_hugging_face(engine, prompts, expected):
     assert complete_together(engine, prompts) == expected
+
+
+def test_eight_of_them_do_so_too(engine, prompts, expected):
+    """In every run."""
+    assert complete_together(engine, prompts[::4]) == expected[::4]
 
 
 @pytest.mark.claim

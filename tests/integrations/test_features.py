@@ -1,4 +1,4 @@
-"""Every feature that docs/adapters.md lists holds for our classes: here in every run, against a server in slow ones."""
+"""Every feature that docs/adapters.md lists holds for our classes; against a server in the slow tier."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.integrations.features import on_langchain, on_llama_index
 from tests.integrations.features.columns import ascend, chat_ascend
 from tests.integrations.features.subject import LORA
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.claim]
 
 FRAMEWORKS = {"langchain": (chat_ascend, on_langchain.FEATURES), "llama_index": (ascend, on_llama_index.FEATURES)}
 CASES = [

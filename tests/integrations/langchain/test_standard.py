@@ -92,6 +92,7 @@ class TestEmbeddedAscendEmbeddings(EmbeddingsIntegrationTests):
 
 
 @pytest.mark.engine
+@pytest.mark.claim
 class TestRemoteAscendEmbeddings(EmbeddingsIntegrationTests):
     embeddings_class = AscendEmbeddings
     embedding_model_params: ClassVar = {}
