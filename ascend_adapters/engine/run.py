@@ -58,6 +58,14 @@ class EngineRun:
         except OSError:
             return ""
 
+    @property
+    def whole_log(self) -> str:
+        """The same, and what importing vLLM has printed: it may say why our platform stands aside."""
+        imported = self.process.launcher.log
+        return (
+            f"{self.log}\nprinted while vLLM was imported, once for all engines:\n{imported}" if imported else self.log
+        )
+
     def is_alive(self) -> bool:
         """Whether the process runs, or is about to; it may not be ready yet. A forked child can ask, too."""
         return self._ended is None and not self.process.has_ended()
@@ -91,13 +99,13 @@ class EngineRun:
         """Why the start failed, for a person: the cause from the log, how the process ended, and where the log is."""
         code = self.process.returncode
         ending = "" if code is None or code > 0 else f"; its process ended{self._how()}"
-        return f"{failure_reason(self.log)}{ending} (its log: {self.keep_log()})"
+        return f"{failure_reason(self.whole_log)}{ending} (its log: {self.keep_log()})"
 
     def keep_log(self) -> Path:
         """A copy of the log that survives this run."""
         handle, path = tempfile.mkstemp(prefix="ascend-engine-", suffix=".log")
         with os.fdopen(handle, "w") as file:
-            file.write(self.log)
+            file.write(self.whole_log)
         return Path(path)
 
     def stop(self) -> None:
