@@ -20,7 +20,7 @@ from bench.spread import spread
 from tools.marked_table import with_table
 
 CHAT, EMBED = "smollm2-135m-instruct", "all-minilm-l6-v2"
-NUM_ROUNDS = 5
+NUM_ROUNDS = 3
 # The reranker has weights of its own: other settings make another engine.
 ENGINES = {
     "first engine: chat, SmolLM2-135M": EmbeddedBackend(CHAT, quiet=True, kv_cache_memory_bytes=1 << 28),
