@@ -57,7 +57,7 @@ test-slow: $(INSTALLED) models-of-tests
 	$(BIN)/python -m pytest -m npu --tier slow $(ARGS)
 	REFERENCES=check $(BIN)/python -m pytest --tier any $(WITH_REFERENCES)
 
-# Computes the answers of other libraries (tests/references.py) and keeps them in tests/stored. 20 minutes.
+# Computes the answers of other libraries (tests/references.py) and keeps them in tests/stored.
 references: $(INSTALLED) models-of-tests
 	rm -rf tests/stored
 	REFERENCES=write $(BIN)/python -m pytest --tier any $(WITH_REFERENCES)

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).parent
 
 # Modules that start engines of their own, and why the shared ones will not do. All others ask the fixture engine_of.
@@ -69,8 +67,3 @@ def test_collecting_all_tests_imports_nothing_heavy():
     status, *modules = done.stdout.splitlines()[-1].split()
     assert status == "0" or status.endswith("OK"), done.stdout[-3000:]
     assert not HEAVY & set(modules)
-
-
-@pytest.mark.parametrize("mark", ["claim", "slow"])
-def test_every_tier_has_tests(mark):
-    assert any(f"pytest.mark.{mark}" in file.read_text() for file in FOLDER.rglob("test_*.py"))

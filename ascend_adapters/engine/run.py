@@ -42,7 +42,11 @@ class EngineRun:
         self._ended: str | None = None
         self._diagnosing = asyncio.Lock()
         self._stopping = threading.Lock()
-        self.process = self._launch(launcher, ["serve", model, "--uds", self.socket, *arguments], environment)
+        try:
+            self.process = self._launch(launcher, ["serve", model, "--uds", self.socket, *arguments], environment)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)  # nobody else knows of it
+            raise
         atexit.register(self.stop)
 
     @property
