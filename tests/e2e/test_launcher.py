@@ -65,6 +65,8 @@ def test_an_engine_that_is_killed_leaves_the_launcher_and_the_other_engine_alone
     launcher, killed, other = launcher_of(first), first.engine.pid, second.engine.pid
     os.killpg(killed, signal.SIGKILL)
     assert is_gone(killed)
+    while first.engine.pid is not None:  # until the launcher has told it: a call before that is told that it died
+        time.sleep(0.01)
     assert run_sync(second.embed(TEXT))["data"]
     assert second.engine.pid == other
     assert run_sync(first.embed(TEXT))["data"]
